@@ -1,0 +1,4 @@
+"""Natural Evolution Strategies with Hard Thresholding: sparse policies at simulator speed.
+
+Fitness is maximised, everywhere.
+"""

@@ -1,0 +1,108 @@
+"""Rooms: each turns an outside simulator into one ``Evaluate``, named by a task string."""
+
+import difflib
+import importlib
+from types import ModuleType
+
+from nesht_jax.contract import Evaluate
+from nesht_jax.envs.rollout import make_pure_evaluate
+from nesht_jax.envs.task import TaskOptions, TaskSpec
+from nesht_jax.policy import Policy
+
+ROOMS = {
+    "envpool": "Gymnasium MuJoCo in C++, the fastest on a CPU; Linux only",
+    "mjx": "the same Gymnasium v5 tasks in JAX, for accelerators",
+    "brax": "the tasks of Brax, on any of its back ends",
+    "probe": "tiny tasks with known answers",
+}
+"""Name of each room and what it is."""
+
+
+def task_names(room: str) -> list[str]:
+    """Every task string of one room, as ``room/name``."""
+    return [f"{room}/{name}" for name in _module(room).names()]
+
+
+def task_spec(task: str, options: TaskOptions | None = None) -> TaskSpec:
+    """Sizes, action bounds and horizon of a task, without simulating it.
+
+    Raises:
+        ValueError: if the task is unknown; the message names the nearest.
+    """
+    room, name = _find(task)
+    return room.spec(name, options or {})
+
+
+def make_evaluate(
+    task: str,
+    policy: Policy,
+    *,
+    num_members: int,
+    noise: int = 0,
+    rollouts: int = 1,
+    horizon: int | None = None,
+    action_noise: float = 0.0,
+    common_random_numbers: bool = False,
+    seed: int = 0,
+    options: TaskOptions | None = None,
+) -> Evaluate:
+    """The room of a task: an ``Evaluate`` for ``num_members`` members.
+
+    Args:
+        task: ``"mjx/hopper"``, ``"envpool/Hopper-v5"``, ``"brax/ant"``, ``"probe/linear"``, ….
+        policy: made for ``observation_size * (1 + noise)`` features.
+        num_members: m.
+        noise: N; after the true observation come N times as many N(0, 1) features.
+        rollouts: episodes of each member; fitness is their mean.
+        horizon: steps after which an episode is cut; the task's own if None.
+        action_noise: standard deviation of Gaussian noise on every action.
+        common_random_numbers: members 2j and 2j + 1, a mirrored pair, share reset states.
+        seed: of the simulators whose random state cannot be given by a key (envpool).
+        options: of the simulator behind the room.
+
+    Raises:
+        ValueError: if the task is unknown; the message names the nearest.
+    """
+    room, name = _find(task)
+    rules = {
+        "num_members": num_members,
+        "noise": noise,
+        "rollouts": rollouts,
+        "horizon": horizon,
+        "action_noise": action_noise,
+        "common_random_numbers": common_random_numbers,
+    }
+    if hasattr(room, "make_host_evaluate"):
+        return room.make_host_evaluate(name, policy, seed=seed, options=options or {}, **rules)
+    return make_pure_evaluate(room.make(name, options or {}), policy, **rules)
+
+
+def _find(task: str) -> tuple[ModuleType, str]:
+    room, _, name = task.partition("/")
+    if room not in ROOMS:
+        raise ValueError(f"unknown room {room!r} in task {task!r}; {_nearest(room, list(ROOMS))}")
+    module = _module(room)
+    if name not in module.names():
+        raise ValueError(f"unknown task {task!r}; {_nearest(task, task_names(room))}")
+    return module, name
+
+
+def _module(room: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"nesht_jax.envs.{room}")
+    except ModuleNotFoundError as error:
+        remedy = {"brax": "pip install 'nesht-jax[brax]'", "envpool": "pip install envpool"}
+        raise ValueError(
+            f"room {room!r} needs the package {error.name!r}: "
+            f"{remedy.get(room, 'pip install nesht-jax')}"
+        ) from error
+
+
+def _nearest(given: str, valid: list[str]) -> str:
+    lowered = {name.lower(): name for name in valid}
+    close = difflib.get_close_matches(given.lower(), lowered, n=3, cutoff=0.4)
+    return (
+        "the nearest are " + ", ".join(lowered[c] for c in close)
+        if close
+        else ("`nesht envs` lists them all")
+    )

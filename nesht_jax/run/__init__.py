@@ -1,0 +1,1 @@
+"""The edges: the only place that reads, writes, prints or knows the time."""

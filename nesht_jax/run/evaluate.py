@@ -1,0 +1,142 @@
+"""How good is a policy: many episodes of one set of weights."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from scipy import stats
+
+from nesht_jax import normalize
+from nesht_jax.contract import Evaluate, HostEvaluate, Params
+from nesht_jax.envs import make_evaluate, task_spec
+from nesht_jax.nesht import realised_sparsity
+from nesht_jax.policy import Policy
+from nesht_jax.run.build import build_algorithm, build_policy, thresholded
+from nesht_jax.run.checkpoint import Checkpoints
+from nesht_jax.run.config import Config, read_config
+
+
+class Score(NamedTuple):
+    """Undiscounted returns of some episodes.
+
+    Attributes:
+        mean: of the returns.
+        standard_error: of the mean.
+        low: lower end of the 95 % confidence interval of the mean (Student's t).
+        high: its upper end.
+        episodes: how many.
+        steps: mean length of an episode.
+    """
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+    episodes: int
+    steps: float
+
+
+def score(returns: Float[np.ndarray, " episodes"], steps: Int[np.ndarray, " episodes"]) -> Score:
+    """Mean, standard error and confidence interval of independent returns."""
+    n = len(returns)
+    mean = float(returns.mean())
+    error = float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    reach = float(stats.t.ppf(0.975, n - 1)) * error if n > 1 else float("nan")
+    return Score(mean, error, mean - reach, mean + reach, n, float(steps.mean()))
+
+
+class CentreEvaluator:
+    """Plays episodes of one set of weights: as many members as episodes, all alike.
+
+    Call number ``call`` draws its resets and noise from (seed, call) alone, whatever was called
+    before: so an evaluation at some generation is the same in a resumed run.
+    """
+
+    def __init__(
+        self, config: Config, policy: Policy, *, episodes: int, seed: int, task: str | None = None
+    ) -> None:
+        other = task is not None and task != config.task
+        self._evaluate: Evaluate = make_evaluate(
+            task or config.task,
+            policy,
+            num_members=episodes,
+            noise=config.noise,
+            horizon=config.horizon,
+            seed=seed,
+            options={} if other else config.task_options,
+        )
+        self._key = jax.random.key(seed)
+        if not isinstance(self._evaluate, HostEvaluate):
+            self._evaluate = jax.jit(self._evaluate)
+
+    def __call__(self, call: int, params: Params, moments: normalize.Moments | None) -> Score:
+        """The score of ``params``."""
+        if isinstance(self._evaluate, HostEvaluate):
+            self._evaluate.seek(call)
+        key: Key[Array, ""] = jax.random.fold_in(self._key, call)
+        member: Any = jax.tree_util.Partial(_same, params)
+        evaluation = self._evaluate(key, member, moments)
+        return score(np.asarray(evaluation.fitness, np.float64), np.asarray(evaluation.steps))
+
+
+class RunScore(NamedTuple):
+    """What a run has learned, evaluated.
+
+    Attributes:
+        task: where it was evaluated.
+        generation: of the checkpoint.
+        thresholded: score of H_k(θ).
+        thresholded_sparsity: fraction of exact zeros in H_k(θ).
+        centre: score of θ as training left it.
+        centre_sparsity: fraction of exact zeros in θ.
+    """
+
+    task: str
+    generation: int
+    thresholded: Score
+    thresholded_sparsity: float
+    centre: Score
+    centre_sparsity: float
+
+
+def evaluate_run(
+    folder: Path, *, episodes: int, task: str | None = None, seed: int = 0
+) -> RunScore:
+    """Evaluates the newest checkpoint of a run, with and without threshold, on the same resets.
+
+    Raises:
+        ValueError: if the run or its checkpoint does not read, or the task has other sizes.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    config = read_config(folder)
+    spec = task_spec(config.task, config.task_options)
+    if task is not None:
+        other = task_spec(task)
+        sizes = [(s.observation_size, len(s.action_low)) for s in (spec, other)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"{task} has (observation, action) sizes {sizes[1]}, but {config.task}, "
+                f"where {folder} was trained, has {sizes[0]}"
+            )
+    policy = build_policy(config, spec)
+    _, template = build_algorithm(config, spec, policy)
+    with closing(Checkpoints(folder / "checkpoints", create=False)) as checkpoints:
+        state = checkpoints.restore(template)
+    play = CentreEvaluator(config, policy, episodes=episodes, seed=seed + 2**16, task=task)
+    sparse = thresholded(config, state.params)
+    return RunScore(
+        task=task or config.task,
+        generation=int(state.generation),
+        thresholded=play(0, sparse, state.moments),
+        thresholded_sparsity=float(realised_sparsity(sparse)),
+        centre=play(0, state.params, state.moments),
+        centre_sparsity=float(realised_sparsity(state.params)),
+    )
+
+
+def _same(params: Params, i: Int[Array, ""]) -> Params:
+    return params
