@@ -98,7 +98,7 @@ def nesht(
     sigma_of = sigma if callable(sigma) else lambda generation: sigma
     pair_up = gradient.mirrored if mirrored else gradient.one_sided
 
-    def perturbation(state: State, direction: Int[Array, ""]) -> Params:
+    def perturbation(state: State, direction: int | Int[Array, ""]) -> Params:
         key, _ = generation_keys(state)
         return noise.perturbation(key, direction, state.params)
 
@@ -136,7 +136,9 @@ def nesht(
             (state.params, state.optimizer),
             (params, optimizer_state),
         )
-        moments = state.moments if observed is None else normalize.merge(state.moments, observed)
+        moments = state.moments
+        if moments is not None and observed is not None:
+            moments = normalize.merge(moments, observed)
         after = State(state.key, state.generation + 1, params, optimizer_state, moments)
         return after, _info(fitness, g, params, skipped, sigma_now)
 

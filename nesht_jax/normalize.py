@@ -8,9 +8,9 @@ from jaxtyping import Array, Bool, Float
 
 
 class Moments(NamedTuple):
-    """Count, mean and sum of squared deviations of the observations seen, feature by feature."""
+    """Number, mean and sum of squared deviations of the observations seen, feature by feature."""
 
-    count: Float[Array, "*batch"]
+    number: Float[Array, "*batch"]
     mean: Float[Array, "*batch o"]
     deviation: Float[Array, "*batch o"]
 
@@ -23,9 +23,9 @@ def empty(size: int) -> Moments:
 def of_batch(observations: Float[Array, "b o"], counted: Bool[Array, " b"]) -> Moments:
     """Moments of the rows that are counted."""
     weight = counted.astype(jnp.float32)[:, None]
-    count = weight.sum()
-    mean = (weight * observations).sum(0) / jnp.maximum(count, 1)
-    return Moments(count, mean, (weight * (observations - mean) ** 2).sum(0))
+    number = weight.sum()
+    mean = (weight * observations).sum(0) / jnp.maximum(number, 1)
+    return Moments(number, mean, (weight * (observations - mean) ** 2).sum(0))
 
 
 def add(moments: Moments, observation: Float[Array, " o"]) -> Moments:
@@ -35,21 +35,21 @@ def add(moments: Moments, observation: Float[Array, " o"]) -> Moments:
 
 def merge(a: Moments, b: Moments) -> Moments:
     """Moments of the union of two disjoint sets. Chan et al. 1979, equations 2.1."""
-    count = a.count + b.count
-    share = b.count / jnp.maximum(count, 1)
+    number = a.number + b.number
+    share = b.number / jnp.maximum(number, 1)
     shift = b.mean - a.mean
     return Moments(
-        count, a.mean + share * shift, a.deviation + b.deviation + shift**2 * a.count * share
+        number, a.mean + share * shift, a.deviation + b.deviation + shift**2 * a.number * share
     )
 
 
 def merge_all(parts: Moments) -> Moments:
     """Moments of the union of many disjoint sets, stacked along the leading axis."""
-    count = parts.count.sum()
-    weight = parts.count[:, None] / jnp.maximum(count, 1)
+    number = parts.number.sum()
+    weight = parts.number[:, None] / jnp.maximum(number, 1)
     mean = (weight * parts.mean).sum(0)
-    between = (parts.count[:, None] * (parts.mean - mean) ** 2).sum(0)
-    return Moments(count, mean, parts.deviation.sum(0) + between)
+    between = (parts.number[:, None] * (parts.mean - mean) ** 2).sum(0)
+    return Moments(number, mean, parts.deviation.sum(0) + between)
 
 
 class Normalizer(NamedTuple):
@@ -74,8 +74,8 @@ def running(clip: float = 5.0) -> Normalizer:
     def whiten(moments: Moments | None, observation: Float[Array, " o"]) -> Float[Array, " o"]:
         if moments is None:
             raise ValueError("running normalisation needs moments: init the state with empty(o)")
-        std = jnp.sqrt(moments.deviation / jnp.maximum(moments.count, 1))
-        scale = jnp.where(moments.count > 0, std + 1e-2, 1.0)
+        std = jnp.sqrt(moments.deviation / jnp.maximum(moments.number, 1))
+        scale = jnp.where(moments.number > 0, std + 1e-2, 1.0)
         return jnp.clip((observation - moments.mean) / scale, -clip, clip)
 
     return Normalizer(whiten, running=True)

@@ -159,9 +159,7 @@ def hard_thresholding(
         updates: Params, state: Any, params: Params | None = None
     ) -> tuple[Params, HardThresholdingState]:
         if params is None:
-            raise ValueError(
-                "hard_thresholding needs params: optimizer.update(updates, state, params)"
-            )
+            raise ValueError("hard_thresholding needs params: update(updates, state, params)")
 
         def threshold() -> Params:
             paths_before, treedef = jax.tree_util.tree_flatten_with_path(params)

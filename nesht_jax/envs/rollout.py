@@ -108,13 +108,14 @@ def make_episode(
         def step(now: Episode) -> Episode:
             seen, action = act(params, moments, now.observation, stream_key, now.steps)
             after = environment.step(now.state, action)
+            observed = now.observed
             return Episode(
                 state=after.state,
                 observation=after.observation,
                 steps=now.steps + 1,
                 fitness=now.fitness + after.reward,
                 ended=after.terminated | (now.steps + 1 >= horizon),
-                observed=normalize.add(now.observed, seen) if policy.observes else None,
+                observed=None if observed is None else normalize.add(observed, seen),
             )
 
         state, observation = environment.reset(reset_key)

@@ -40,6 +40,7 @@ class Checkpoints:
         if latest is None:
             raise ValueError(f"no checkpoint in {folder}")
         bits = like._replace(key=jax.random.key_data(like.key))
+        saved: Any
         try:
             saved = self._manager.restore(latest, args=ocp.args.StandardRestore(bits))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file

@@ -2,19 +2,16 @@
 
 from pathlib import Path
 
-import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from nesht_jax.run.record import Row  # noqa: E402
+from nesht_jax.run.record import Row
 
 
 def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
     """Return against generation: the evaluated centre with its 95 % interval, the population."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     told = [r for r in rows if r.get("fitness_mean") is not None]
     generation = [r["generation"] for r in told]
     mean = np.array([r["fitness_mean"] for r in told])
@@ -31,12 +28,13 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
     axes.set(xlabel="generation", ylabel="return", title=title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    _save(figure, path)
+    figure.savefig(path, dpi=120)
 
 
 def segment_picture(norms: list[float], path: Path, *, title: str) -> None:
     """Norm of the first layer's weights on each observation segment; segment 0 is the true one."""
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
     colors = ["C0"] + ["C7"] * (len(norms) - 1)
     axes.bar(range(len(norms)), norms, color=colors)
     axes.set_xticks(range(len(norms)))
@@ -48,13 +46,8 @@ def segment_picture(norms: list[float], path: Path, *, title: str) -> None:
         axes.bar(0, 0, color="C0", label=f"true observation: {ratio}")
         axes.bar(0, 0, color="C7", label="task-irrelevant noise")
         axes.legend(frameon=False)
-    _save(figure, path)
+    figure.savefig(path, dpi=120)
 
 
 def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
