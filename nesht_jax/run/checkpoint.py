@@ -1,6 +1,7 @@
 """Checkpoints of the whole state through Orbax: atomic, and loaded without pickle."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
