@@ -35,6 +35,7 @@ class Evaluation(NamedTuple):
     observed: Any = None
 
 
+@runtime_checkable
 class Evaluate(Protocol):
     """A room: plays the episodes of every member.
 

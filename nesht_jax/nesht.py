@@ -1,6 +1,7 @@
 """NESHT: the parts assembled. Plain NES is the same, with no thresholding in the optimizer."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -122,7 +123,11 @@ def nesht(
     def tell(
         state: State, fitness: Float[Array, " m"], *, observed: normalize.Moments | None = None
     ) -> tuple[State, Info]:
-        """One update from the fitness of all members, to be maximised."""
+        """One update from the fitness of all members, to be maximised.
+
+        A failed member ranks worst and an update whose gradient is not finite is skipped, both
+        counted in ``Info``; moments that are not finite are left out.
+        """
         sigma_now = jnp.asarray(sigma_of(state.generation), jnp.float32)
         weights = pair_up(shaping(fitness))
         g = gradient.nes_gradient(jax.tree_util.Partial(perturbation, state), weights, sigma_now)
@@ -130,15 +135,17 @@ def nesht(
         updates, optimizer_state = optimizer.update(descent, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
 
-        skipped = ~jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(g)]))
+        skipped = ~_all_finite(g)
         params, optimizer_state = jax.tree.map(
-            lambda old, new: jnp.where(skipped, old, new),
+            partial(jnp.where, skipped),
             (state.params, state.optimizer),
             (params, optimizer_state),
         )
         moments = state.moments
         if moments is not None and observed is not None:
-            moments = normalize.merge(moments, observed)
+            merged = normalize.merge(moments, observed)
+            sound = _all_finite(observed)
+            moments = jax.tree.map(partial(jnp.where, sound), merged, moments)
         after = State(state.key, state.generation + 1, params, optimizer_state, moments)
         return after, _info(fitness, g, params, skipped, sigma_now)
 
@@ -167,6 +174,10 @@ def make_generation(
         return state, (info, evaluation.steps.sum(), evaluation.simulated)
 
     return generation
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def realised_sparsity(params: Params) -> Float[Array, ""]:

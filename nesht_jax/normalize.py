@@ -22,10 +22,8 @@ def empty(size: int) -> Moments:
 
 def of_batch(observations: Float[Array, "b o"], counted: Bool[Array, " b"]) -> Moments:
     """Moments of the rows that are counted."""
-    weight = counted.astype(jnp.float32)[:, None]
-    number = weight.sum()
-    mean = (weight * observations).sum(0) / jnp.maximum(number, 1)
-    return Moments(number, mean, (weight * (observations - mean) ** 2).sum(0))
+    number = counted.astype(observations.dtype)
+    return merge_all(Moments(number, observations, jnp.zeros_like(observations)))
 
 
 def add(moments: Moments, observation: Float[Array, " o"]) -> Moments:
@@ -48,7 +46,7 @@ def merge_all(parts: Moments) -> Moments:
     number = parts.number.sum()
     weight = parts.number[:, None] / jnp.maximum(number, 1)
     mean = (weight * parts.mean).sum(0)
-    between = (parts.number[:, None] * (parts.mean - mean) ** 2).sum(0)
+    between = (parts.number[:, None] * (parts.mean - mean[None]) ** 2).sum(0)
     return Moments(number, mean, parts.deviation.sum(0) + between)
 
 
