@@ -155,7 +155,7 @@ class Config:
         out: the run folder; null makes one under runs/ named after task, noise, β and seed.
     """
 
-    task: str = "envpool/Hopper-v5"
+    task: str = "probe/linear"
     task_options: dict[str, Value] = field(default_factory=dict)
     noise: int = 0
     horizon: int | None = None

@@ -154,7 +154,8 @@ def _make_advance(setup: Setup) -> Callable[[State, int], tuple[State, list[Row]
 
     def step_pure(state: State, n: int) -> tuple[State, list[Row]]:
         first = int(state.generation) + 1
-        state, table = jax.device_get(several(state, n))
+        state, table = several(state, n)
+        table = jax.device_get(table)
         return state, [_row(first + i, jax.tree.map(lambda x, i=i: x[i], table)) for i in range(n)]
 
     return step_pure

@@ -1,0 +1,40 @@
+"""Runs small enough for a test."""
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from nesht_jax.run.config import Config, PolicyConfig, ThresholdConfig
+from nesht_jax.run.train import train
+
+PROBE = Config(
+    task="probe/linear",
+    noise=3,
+    members=16,
+    generations=12,
+    evaluate_every=4,
+    checkpoint_every=5,
+    threshold=ThresholdConfig(sparsity=0.7),
+    policy=PolicyConfig(normalization="running", output="clip"),
+)
+
+
+@pytest.fixture
+def probe(tmp_path):
+    """A probe config with its run folder in a fresh place."""
+    return replace(PROBE, out=str(tmp_path / "run"))
+
+
+@pytest.fixture
+def quiet():
+    """A console that nobody sees."""
+    return Console(file=StringIO())
+
+
+@pytest.fixture(scope="module")
+def probe_run(tmp_path_factory):
+    """A finished run of the probe; do not change it."""
+    config = replace(PROBE, out=str(tmp_path_factory.mktemp("runs") / "run"))
+    return train(config, console=Console(file=StringIO()))

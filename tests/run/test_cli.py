@@ -1,0 +1,110 @@
+"""The command line: one clear sentence for bad input, help for everything."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nesht_jax.run.cli import main
+
+
+def complaint(capsys, *argv):
+    """The one sentence on standard error; nothing else, exit code 2."""
+    assert main(list(argv)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("nesht: ")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "'trian'"),
+        ([], "train"),
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "--sparsity=0.5"], "unknown option 'sparsity'; did you mean threshold.sparsity"),
+        (["train", "--threshold.sparsity=1"], "sparsity must be in [0, 1), got 1"),
+        (["train", "--threshold.sparsity=much"], "threshold.sparsity must be float, got much"),
+        (["train", "--horizon=soon"], "horizon must be int or null, got soon"),
+        (["train", "--members=5"], "members must be even if mirrored, got 5"),
+        (["train", "--task=envpool/Hoper-v5"], "the nearest are envpool/Hopper-v5"),
+        (["train", "--task=mujoco/hopper"], "unknown room 'mujoco'"),
+        (["train", "--task=probe/liner"], "probe/linear"),
+        (["train", "--task_options={frame_skp: 3}"], "frame_skip"),
+        (["train", "--optimizer.name=adm"], "did you mean adam"),
+        (["train", "--resume=nowhere"], "there is no run folder nowhere"),
+        (["eval"], "run"),
+        (["eval", "nowhere"], "there is no run folder nowhere"),
+        (["envs", "brx"], "did you mean brax"),
+    ],
+)
+def test_bad_input(capsys, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(capsys, *argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("tsk: probe/linear", "unknown option 'tsk'; did you mean task"),
+        ("noise: lots", "noise must be int, got lots"),
+        ("threshold: {sparsty: 0.5}", "unknown option"),
+        ("task: [", "config"),
+    ],
+)
+def test_bad_files(capsys, tmp_path, yaml, message):
+    (tmp_path / "bad.yaml").write_text(yaml)
+    assert message in complaint(capsys, "train", str(tmp_path / "bad.yaml"))
+
+
+def test_a_folder_that_is_no_run(capsys, tmp_path):
+    message = f"{tmp_path} is not a run folder"
+    assert message in complaint(capsys, "train", f"--resume={tmp_path}")
+    assert message in complaint(capsys, "eval", str(tmp_path))
+
+
+def test_a_resumed_run_keeps_its_config(capsys, probe_run):
+    said = complaint(capsys, "train", f"--resume={probe_run.folder}", "--sigma=0.5")
+    assert "keeps its config" in said and "sigma" in said
+
+
+def test_eval_refuses_a_task_of_other_sizes(capsys, probe_run):
+    said = complaint(capsys, "eval", str(probe_run.folder), "--task=probe/countdown")
+    assert "(5, 1)" in said and "(2, 1)" in said
+
+
+def test_train_resume_eval(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    options = ["--task=probe/linear", "--noise=2", "--members=8", "--policy.output=clip"]
+    assert main(["train", *options, "--generations=4", f"--out={out}"]) == 0
+    assert main(["train", f"--resume={out}", "--generations=7"]) == 0
+    told = capsys.readouterr().out
+    assert "after 4 generations" in told and "after 7 generations" in told
+    assert main(["eval", out, "--episodes=20", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["generation"] == 7 and scores["thresholded"]["episodes"] == 20
+    low, mean, high = (scores["thresholded"][key] for key in ("low", "mean", "high"))
+    assert low < mean < high
+    assert scores["thresholded_sparsity"] == pytest.approx(14 / 16)
+    assert main(["eval", out, "--episodes=20"]) == 0
+    assert "without threshold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["envs"]])
+def test_help(command):
+    run = subprocess.run(
+        [sys.executable, "-m", "nesht_jax.run.cli", *command, "--help"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0 and run.stderr == ""
+    assert "usage: nesht" in run.stdout
+
+
+def test_envs_lists_every_room(capsys):
+    assert main(["envs"]) == 0
+    told = capsys.readouterr().out
+    for task in ("envpool/Hopper-v5", "mjx/hopper", "brax/ant", "probe/linear"):
+        assert f"  {task}\n" in told

@@ -1,0 +1,210 @@
+"""A run: what it leaves, and that resuming is the run that would have been, bit for bit."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from nesht_jax.run import train as train_module
+from nesht_jax.run.config import Config, PolicyConfig, ThresholdConfig
+from nesht_jax.run.record import read_rows
+from nesht_jax.run.train import train
+
+VOLATILE = {"seconds"}
+
+
+def bits(state):
+    leaves = jax.tree.leaves(state._replace(key=jax.random.key_data(state.key)))
+    return [np.asarray(leaf).tobytes() for leaf in leaves]
+
+
+def without_time(rows):
+    return [{k: v for k, v in row.items() if k not in VOLATILE} for row in rows]
+
+
+def test_leaves_a_run_folder(probe_run):
+    left = {path.name for path in probe_run.folder.iterdir()}
+    assert left == {
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoints",
+        "tensorboard",
+        "learning_curve.png",
+        "segments.png",
+    }
+
+
+def test_a_row_a_generation_and_evaluations_on_their_beat(probe_run):
+    rows = read_rows(probe_run.folder / "metrics.jsonl")
+    assert [row["generation"] for row in rows] == list(range(13))
+    evaluated = [row["generation"] for row in rows if "evaluation" in row]
+    assert evaluated == [0, 4, 8, 12]
+    assert all(row["steps"] == row["simulated"] == 16 * 10 for row in rows[1:])
+
+
+def test_evaluates_the_thresholded_centre(probe_run):
+    last = probe_run.rows[-1]["evaluation"]
+    kept = 21 - 14
+    assert last["sparsity"] == pytest.approx(1 - kept / 21)
+    assert len(last["segment_norms"]) == 4
+    assert last["episodes"] == 10
+
+
+def test_learns_the_probe(probe_run):
+    first, last = (probe_run.rows[i]["evaluation"]["mean"] for i in (0, -1))
+    assert last > first / 2 > first
+
+
+def _rooms():
+    tiny = ThresholdConfig(sparsity=0.8, every=3)
+    watching = PolicyConfig(normalization="running")
+    common = {"threshold": tiny, "policy": watching, "members": 8, "generations": 9, "noise": 2}
+    yield pytest.param({"task": "probe/countdown", **common}, id="probe")
+    yield pytest.param({"task": "envpool/Hopper-v5", "action_noise": 0.1, **common}, id="envpool")
+    slow = {**common, "members": 2, "horizon": 3}
+    yield pytest.param({"task": "mjx/hopper", **slow}, id="mjx", marks=pytest.mark.slow)
+    yield pytest.param(
+        {"task": "brax/hopper", "task_options": {"backend": "spring"}, **slow},
+        id="brax",
+        marks=pytest.mark.slow,
+    )
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("changes", list(_rooms()))
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(changes, tmp_path, quiet):
+    """Cut off the beat of evaluations and checkpoints, on purpose."""
+    config = Config(evaluate_every=4, evaluate_episodes=3, checkpoint_every=5, **changes)
+    whole = train(replace(config, out=str(tmp_path / "whole")), console=quiet)
+    cut = replace(config, out=str(tmp_path / "cut"), generations=6)
+    train(cut, console=quiet)
+    resumed = train(replace(cut, generations=9), resume=True, console=quiet)
+    assert bits(resumed.state) == bits(whole.state)
+    told = {row["generation"]: row for row in without_time(resumed.rows)}
+    told[6].pop("evaluation")  # the end of the cut run, off the beat
+    assert told == {row["generation"]: row for row in without_time(whole.rows)}
+
+
+def test_the_bits_do_not_depend_on_how_generations_are_grouped(probe, tmp_path, quiet, monkeypatch):
+    together = train(probe, console=quiet)
+    monkeypatch.setattr(train_module, "MOST_GENERATIONS_A_CALL", 1)
+    alone = train(replace(probe, out=str(tmp_path / "alone")), console=quiet)
+    assert bits(alone.state) == bits(together.state)
+
+
+def test_an_existing_folder_is_refused_and_not_touched(probe, tmp_path, quiet):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="exists; go on with it by --resume"):
+        train(probe, console=quiet)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_an_impossible_config_leaves_no_folder(probe, tmp_path, quiet):
+    with pytest.raises(ValueError, match="probe/linear has no options"):
+        train(replace(probe, task_options={"a": 1}), console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("harm", ["truncated", "missing", "foreign"])
+def test_a_damaged_checkpoint_is_refused_and_not_touched(probe, quiet, harm):
+    done = train(probe, console=quiet)
+    folder = done.folder / "checkpoints"
+    config = replace(probe, generations=20)
+    if harm == "truncated":
+        for path in [*(folder / "12").rglob("*")]:
+            if path.is_file() and path.stat().st_size > 10:
+                path.write_bytes(path.read_bytes()[:5])
+    elif harm == "missing":
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+    else:
+        config = replace(config, policy=PolicyConfig(hidden=(7,)))
+    before = {p: p.read_bytes() for p in done.folder.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match="checkpoint"):
+        train(config, resume=True, console=quiet)
+    assert before == {p: p.read_bytes() for p in done.folder.rglob("*") if p.is_file()}
+
+
+def start(out, *options):
+    command = [sys.executable, "-m", "nesht_jax.run.cli", "train", "--task=envpool/Hopper-v5"]
+    command += ["--noise=1", "--members=8", "--generations=100000", "--checkpoint_every=5"]
+    return subprocess.Popen(
+        [*command, f"--out={out}", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(rows, metrics, process):
+    while not metrics.exists() or len(read_rows(metrics)) < rows:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_checkpoints_and_leaves_cleanly(tmp_path, number):
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for(8, out / "metrics.jsonl", process)
+    process.send_signal(number)
+    told, complaint = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert complaint == b""
+    assert f"Stopped by {number.name}".encode() in told
+    last = read_rows(out / "metrics.jsonl")[-1]["generation"]
+    assert (out / "checkpoints" / str(last)).is_dir()
+    assert (out / "learning_curve.png").exists()
+
+
+def test_kill_9_loses_only_what_came_after_the_checkpoint(tmp_path, quiet):
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for(13, out / "metrics.jsonl", process)
+    process.kill()
+    process.wait()
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"generation": 99, "ste')  # a line cut in the middle
+    config = Config(
+        task="envpool/Hopper-v5",
+        noise=1,
+        members=8,
+        checkpoint_every=5,
+        generations=20,
+        out=str(out),
+    )
+    resumed = train(config, resume=True, console=quiet)
+    whole = train(replace(config, out=str(tmp_path / "whole")), console=quiet)
+    assert bits(resumed.state) == bits(whole.state)
+    assert [row["generation"] for row in resumed.rows] == list(range(21))
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["generation"] for line in lines] == list(range(21))
+
+
+def test_one_trace_serves_every_number_of_generations(probe, quiet, monkeypatch):
+    traces = []
+    original = train_module.make_generation
+
+    def counted(algorithm, evaluate):
+        generation = original(algorithm, evaluate)
+
+        def wrapped(state):
+            traces.append(state)
+            return generation(state)
+
+        return wrapped
+
+    monkeypatch.setattr(train_module, "make_generation", counted)
+    train(probe, console=quiet)
+    # eval_shape and the loop body read it once each; both in the one compilation
+    assert len(traces) <= 3
+
+
+def test_no_training_import_for_who_needs_only_the_functions():
+    heavy = "('orbax', 'matplotlib', 'envpool')"
+    code = f"import sys, nesht_jax; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr

@@ -1,0 +1,120 @@
+"""The NES gradient against dense sums, closed forms, and the theory's variance bound."""
+
+from functools import partial
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nesht_jax import gradient
+from nesht_jax.gradient import mirrored, nes_gradient, one_sided
+from nesht_jax.noise import perturbation
+
+STANDARD_ERRORS = 4
+"""Statistical tests allow this many; seeds are fixed, so they pass always or never."""
+
+KEY = jax.random.key(3)
+SIGMA = 0.3
+CENTRE = jnp.array([0.5, -1.0, 0.2])
+SLOPE = jnp.array([2.0, -0.5, 1.0])
+
+
+def members(key, params, *, num_members, mirrored):
+    def member(i):
+        j, sign = (i // 2, 1 - 2 * (i % 2)) if mirrored else (i, 1)
+        return params + SIGMA * sign * perturbation(key, j, params)
+
+    return jax.vmap(member)(jnp.arange(num_members))
+
+
+def estimate(key, fitness_of, *, num_members, mirrored, params=CENTRE):
+    """g of one generation, with raw returns."""
+    fitness = jax.vmap(fitness_of)(
+        members(key, params, num_members=num_members, mirrored=mirrored)
+    )
+    weights = (gradient.mirrored if mirrored else one_sided)(fitness)
+    return nes_gradient(lambda j: perturbation(key, j, params), weights, SIGMA)
+
+
+@pytest.mark.parametrize("chunk_entries", [1, 18, 60, 2**22])
+def test_any_chunk_size_gives_the_dense_sum(monkeypatch, chunk_entries):
+    monkeypatch.setattr(gradient, "CHUNK_ENTRIES", chunk_entries)
+    params = {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
+    weights = np.random.default_rng(0).normal(size=13).astype(np.float32)
+    noise = jax.vmap(lambda j: perturbation(KEY, j, params))(jnp.arange(13))
+
+    g = nes_gradient(lambda j: perturbation(KEY, j, params), jnp.array(weights), SIGMA)
+
+    for name, leaf in g.items():
+        dense = np.einsum("n,n...->...", weights, np.float64(noise[name])) / SIGMA
+        np.testing.assert_allclose(leaf, dense, rtol=1e-5, atol=1e-5)
+
+
+def test_the_chunk_bounds_the_noise_held_at_once(monkeypatch):
+    monkeypatch.setattr(gradient, "CHUNK_ENTRIES", 30)
+    draw = partial(perturbation, KEY, params=jnp.zeros(10))
+    jaxpr = jax.make_jaxpr(lambda w: nes_gradient(draw, w, SIGMA))(jnp.ones(1000))
+    largest = max(v.aval.size for v in _variables(jaxpr.jaxpr) if v.aval.dtype == jnp.float32)
+    assert largest <= 1000 + 30
+
+
+def _variables(jaxpr):
+    for equation in jaxpr.eqns:
+        yield from equation.outvars
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from _variables(inner)
+
+
+def test_weights_of_the_directions():
+    utility = jnp.array([1.0, 4.0, -2.0, 3.0])
+    np.testing.assert_allclose(one_sided(utility), [0.25, 1.0, -0.5, 0.75])
+    np.testing.assert_allclose(mirrored(utility), [-0.75, -1.25])
+
+
+def test_mirrored_is_exact_on_a_linear_fitness_given_the_noise():
+    g = estimate(KEY, lambda x: SLOPE @ x + 100.0, num_members=8, mirrored=True)
+    noise = np.float64(jax.vmap(lambda j: perturbation(KEY, j, CENTRE))(jnp.arange(4)))
+    np.testing.assert_allclose(g, noise.T @ (noise @ np.float64(SLOPE)) / 4, rtol=1e-3)
+
+
+def test_mirrored_is_zero_on_an_even_fitness():
+    g = estimate(KEY, lambda x: x @ x + jnp.cos(x[0]), num_members=8, mirrored=True, params=0 * SLOPE)
+    assert (np.asarray(g) == 0).all()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_unbiased_on_an_asymmetric_fitness(mirrored):
+    """F(x) = Σ c x + x³, so ∇F_σ(θ) = c + 3 θ² + 3 σ²: a sign, a σ or a factor 2 would show."""
+    one = partial(
+        estimate, fitness_of=lambda x: SLOPE @ x + (x**3).sum(), num_members=16, mirrored=mirrored
+    )
+    g = np.asarray(jax.vmap(one)(jax.random.split(KEY, 4000)))
+    standard_error = g.std(0) / np.sqrt(len(g))
+    truth = SLOPE + 3 * CENTRE**2 + 3 * SIGMA**2
+    assert (abs(g.mean(0) - truth) < STANDARD_ERRORS * standard_error).all()
+
+
+@pytest.mark.parametrize("rollouts", [1, 4])
+@pytest.mark.parametrize("num_members", [4, 32])
+def test_the_variance_bound_holds(num_members, rollouts):
+    """|F| ≤ B: E‖g - ∇F_σ‖² ≤ d(B² + C/N)/(mσ²), C the variance of one return, N the rollouts."""
+    bound, noise_variance = 1.0, 0.5
+    noise_scale = np.sqrt(noise_variance / rollouts)
+
+    def one(key):
+        noise_key, return_key = jax.random.split(key)
+        x = members(noise_key, CENTRE, num_members=num_members, mirrored=False)
+        jitter = noise_scale * jax.random.normal(return_key, (num_members,))
+        weights = one_sided(jnp.sin(x @ SLOPE) + jitter)
+        return nes_gradient(lambda j: perturbation(noise_key, j, CENTRE), weights, SIGMA)
+
+    g = np.asarray(jax.vmap(one)(jax.random.split(KEY, 2000)))
+    truth = np.asarray(SLOPE * jnp.cos(SLOPE @ CENTRE) * jnp.exp(-(SIGMA**2) * SLOPE @ SLOPE / 2))
+    squared = ((g - truth) ** 2).sum(1)
+    standard_error = squared.std() / np.sqrt(len(squared))
+    d = CENTRE.size
+    limit = d * (bound**2 + noise_variance / rollouts) / (num_members * SIGMA**2)
+    assert squared.mean() <= limit + STANDARD_ERRORS * standard_error
+    assert squared.mean() >= limit / 20  # a gradient that is always right would be a wrong test

@@ -1,0 +1,112 @@
+"""Noise: one member's bits are the same however, wherever and with whomever they are drawn."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nesht_jax.noise import perturbation
+
+STANDARD_ERRORS = 4
+"""Statistical tests allow this many; seeds are fixed, so they pass always or never."""
+
+KEY = jax.random.key(7)
+PARAMS = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3), "scale": jnp.zeros(())}
+
+
+draw = jax.jit(jax.vmap(perturbation, (None, 0, None)))
+
+
+def drawn(directions, key=KEY, params=PARAMS):
+    """ε of many directions, flat: [n, d]."""
+    noise = draw(key, jnp.asarray(directions), params)
+    return np.concatenate([np.reshape(e, (len(e), -1)) for e in jax.tree.leaves(noise)], 1)
+
+
+def alone(direction, params=PARAMS):
+    """ε of one direction, flat: [d], without jit or vmap."""
+    noise = perturbation(KEY, direction, params)
+    return np.concatenate([np.ravel(e) for e in jax.tree.leaves(noise)])
+
+
+def test_a_direction_drawn_alone_has_the_bits_it_has_under_vmap_and_jit():
+    together = drawn(range(16))
+    for direction in (0, 1, 15):
+        np.testing.assert_array_equal(together[direction], alone(direction))
+
+
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_chunks_and_their_order_leave_the_bits(chunk):
+    starts = range(0, 16, chunk)
+    parts = {start: drawn(range(start, start + chunk)) for start in reversed(starts)}
+    np.testing.assert_array_equal(drawn(range(16)), np.concatenate([parts[s] for s in starts]))
+
+
+def test_eight_devices_draw_the_bits_of_one(tmp_path):
+    script = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from nesht_jax.noise import perturbation
+
+assert jax.device_count() == 8
+split = NamedSharding(jax.make_mesh((8,), ("devices",)), PartitionSpec("devices"))
+directions = jax.device_put(jnp.arange(16), split)
+draw = jax.vmap(lambda j: perturbation(jax.random.key(7), j, jnp.zeros((4, 3))))
+noise = jax.jit(draw, out_shardings=split)(directions)
+assert len(noise.sharding.device_set) == 8
+np.save(sys.argv[1], np.asarray(noise))
+"""
+    path = tmp_path / "noise.npy"
+    forced = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", script, path], env={**os.environ, **forced}, check=True)
+    one = drawn(range(16), params=jnp.zeros((4, 3)))
+    np.testing.assert_array_equal(np.load(path).reshape(16, -1), one)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_leaves_keep_shape_and_dtype(dtype):
+    params = {"a": jnp.zeros((2, 3), dtype), "b": jnp.zeros((), jnp.float32)}
+    noise = perturbation(KEY, 0, params)
+    assert jax.tree.map(jax.typeof, noise) == jax.tree.map(jax.typeof, params)
+
+
+def test_values_of_params_are_not_read():
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), PARAMS)
+    spoilt = jax.tree.map(lambda leaf: leaf + jnp.nan, PARAMS)
+    np.testing.assert_array_equal(alone(3), alone(3, params=abstract))
+    np.testing.assert_array_equal(alone(3), alone(3, params=spoilt))
+
+
+@pytest.mark.parametrize(
+    "power, expected, variance", [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]
+)
+def test_moments_are_those_of_a_standard_normal(power, expected, variance):
+    powers = drawn(range(3000)) ** power
+    standard_error = np.sqrt(variance / powers.size)
+    assert abs(powers.mean() - expected) < STANDARD_ERRORS * standard_error
+
+
+def correlation_is_chance(a, b):
+    products = np.ravel(a) * np.ravel(b)
+    return abs(products.mean()) < STANDARD_ERRORS / np.sqrt(products.size)
+
+
+@pytest.mark.parametrize("lag", [1, 2, 1000])
+def test_directions_are_independent(lag):
+    noise = drawn(range(3000))
+    assert correlation_is_chance(noise[lag:], noise[:-lag])
+
+
+def test_leaves_of_one_shape_are_independent():
+    noise = drawn(range(3000), params={"a": jnp.zeros(4), "b": jnp.zeros(4)})
+    assert correlation_is_chance(noise[:, :4], noise[:, 4:])
+
+
+def test_generations_are_independent():
+    first, second = (drawn(range(3000), jax.random.fold_in(KEY, g)) for g in (0, 1))
+    assert correlation_is_chance(first, second)
