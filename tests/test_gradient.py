@@ -31,14 +31,12 @@ def members(key, params, *, num_members, mirrored):
 
 def estimate(key, fitness_of, *, num_members, mirrored, params=CENTRE):
     """g of one generation, with raw returns."""
-    fitness = jax.vmap(fitness_of)(
-        members(key, params, num_members=num_members, mirrored=mirrored)
-    )
+    fitness = jax.vmap(fitness_of)(members(key, params, num_members=num_members, mirrored=mirrored))
     weights = (gradient.mirrored if mirrored else one_sided)(fitness)
     return nes_gradient(lambda j: perturbation(key, j, params), weights, SIGMA)
 
 
-@pytest.mark.parametrize("chunk_entries", [1, 18, 60, 2**22])
+@pytest.mark.parametrize("chunk_entries", [1, 60, 2**22])
 def test_any_chunk_size_gives_the_dense_sum(monkeypatch, chunk_entries):
     monkeypatch.setattr(gradient, "CHUNK_ENTRIES", chunk_entries)
     params = {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
@@ -80,7 +78,9 @@ def test_mirrored_is_exact_on_a_linear_fitness_given_the_noise():
 
 
 def test_mirrored_is_zero_on_an_even_fitness():
-    g = estimate(KEY, lambda x: x @ x + jnp.cos(x[0]), num_members=8, mirrored=True, params=0 * SLOPE)
+    g = estimate(
+        KEY, lambda x: x @ x + jnp.cos(x[0]), num_members=8, mirrored=True, params=0 * SLOPE
+    )
     assert (np.asarray(g) == 0).all()
 
 
@@ -96,8 +96,7 @@ def test_unbiased_on_an_asymmetric_fitness(mirrored):
     assert (abs(g.mean(0) - truth) < STANDARD_ERRORS * standard_error).all()
 
 
-@pytest.mark.parametrize("rollouts", [1, 4])
-@pytest.mark.parametrize("num_members", [4, 32])
+@pytest.mark.parametrize("num_members, rollouts", [(4, 4), (32, 1)])
 def test_the_variance_bound_holds(num_members, rollouts):
     """|F| ≤ B: E‖g - ∇F_σ‖² ≤ d(B² + C/N)/(mσ²), C the variance of one return, N the rollouts."""
     bound, noise_variance = 1.0, 0.5

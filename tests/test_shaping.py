@@ -91,7 +91,7 @@ def test_failed_names_the_failures():
 
 
 @pytest.mark.parametrize("shaping", [*ZERO_WHEN_FLAT, *map(compiled, ZERO_WHEN_FLAT)])
-@pytest.mark.parametrize("m", [1, 2, 7, 64])
+@pytest.mark.parametrize("m", [1, 7])
 def test_equal_fitness_gives_exact_zeros(shaping, m):
     for value in [0.0, 0.1, -1234.567, 1e-30, 3e38]:
         assert (np.asarray(shaping(jnp.full(m, value))) == 0).all(), value

@@ -211,14 +211,15 @@ def _forward(control_cost: float):
     return reward
 
 
-def _upright(height: tuple[float, float], angle: float, limit: float = jnp.inf):
-    """Torso height inside its bounds, |angle| and every other |coordinate| below theirs."""
+def _upright(height: tuple[float, float], angle: float, limit: float | None = None):
+    """Torso height inside its bounds, |angle| and, if limited, every other |coordinate| below."""
 
     def healthy(data: mjx.Data) -> Bool[Array, ""]:
         z, tilt = data.qpos[1], data.qpos[2]
-        others = jnp.concatenate([data.qpos[2:], data.qvel])
-        inside = (height[0] < z) & (z < height[1]) & (jnp.abs(tilt) < angle)
-        return inside & jnp.all(jnp.abs(others) < limit)
+        upright = (height[0] < z) & (z < height[1]) & (jnp.abs(tilt) < angle)
+        if limit is None:
+            return upright
+        return upright & jnp.all(jnp.abs(jnp.concatenate([data.qpos[2:], data.qvel])) < limit)
 
     return healthy
 

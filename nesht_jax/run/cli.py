@@ -157,9 +157,15 @@ def _eval(given: Namespace, argv: list[str]) -> int:
         plain = {k: v._asdict() if isinstance(v, Score) else v for k, v in scores._asdict().items()}
         print(json.dumps(plain))
         return 0
-    table = Table(title=f"{options.run} at generation {scores.generation}, on {scores.task}")
-    for heading in ("policy", "return", "standard error", "95 % interval", "sparsity", "length"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    console = Console()
+    console.print(
+        f"{options.run} after {scores.generation} generations, played on {scores.task}: "
+        f"{options.episodes} episodes each, from the same resets",
+        soft_wrap=True,
+    )
+    table = Table()
+    for heading in ("", "return", "std error", "95 % interval", "sparsity", "length"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, score, sparsity in (
         ("with threshold", scores.thresholded, scores.thresholded_sparsity),
         ("without threshold", scores.centre, scores.centre_sparsity),
@@ -172,9 +178,7 @@ def _eval(given: Namespace, argv: list[str]) -> int:
             f"{sparsity:.3f}",
             f"{score.steps:.0f}",
         )
-    console = Console()
     console.print(table)
-    console.print(f"{options.episodes} episodes each, from the same resets")
     return 0
 
 

@@ -1,26 +1,25 @@
 """The MJX room against Gymnasium itself: same states and actions in, same transitions out."""
 
+from typing import Any
+
 import gymnasium
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 import pytest
 
 from nesht_jax.envs import mjx as room
 
-# 2026-07: Gymnasium's half_cheetah.xml uses settotalmass, which MuJoCo 4 tells on stderr, and so do
-# the episodes that Gymnasium calls over below; neither raises.
 pytestmark = pytest.mark.simulator
 
 IDS = {"hopper": "Hopper-v5", "walker2d": "Walker2d-v5", "halfcheetah": "HalfCheetah-v5"}
 
 BATCH = 64
 
-# largest error of a step from equal states, float32 against float64. The observed maxima of
-# |observation| and |reward| errors are about a third of these; contacts make the cheetah's velocities
-# the least certain
-STEP_TOLERANCE = {"hopper": (1e-5, 1e-4), "walker2d": (3e-4, 3e-4), "halfcheetah": (2e-3, 3e-3)}
+# of the largest error of an observation, per step from equal states: (maximum, median), float32
+# against float64. The observed ones are at most half of these. The worst is in joint velocities of
+# some 10 rad/s just after a contact; more solver iterations do not lower it.
+STEP_TOLERANCE = {"hopper": (2e-5, 2e-6), "walker2d": (3e-4, 2e-5), "halfcheetah": (1e-2, 2e-5)}
 
 ALL = [
     "hopper",
@@ -42,14 +41,14 @@ def stepper():
     return get
 
 
-def gym(name):
+def gym(name) -> Any:
     return gymnasium.make(IDS[name]).unwrapped
 
 
 def state_from(qpos, qvel):
     """The room's state, as a cold start: nothing in it but what Gymnasium's reset sets."""
-    qpos, qvel = (np.asarray(x, np.float32) for x in (qpos, qvel))
-    return room.State(qpos, qvel, np.zeros_like(qvel), qpos[..., 0])
+    qpos, qvel = (jnp.asarray(x, jnp.float32) for x in (qpos, qvel))
+    return room.State(qpos, qvel, jnp.zeros_like(qvel), qpos[..., 0])
 
 
 def gym_step(env, qpos, qvel, action):
@@ -62,13 +61,15 @@ def gym_step(env, qpos, qvel, action):
 
 def assert_same_step(step, env, name, states, actions):
     """Every state stepped once by both; returns what Gymnasium said."""
-    theirs = [gym_step(env, *state, a) for state, a in zip(states, actions, strict=True)]
+    theirs = [gym_step(env, q, v, a) for (q, v), a in zip(states, actions, strict=True)]
     observation, reward, terminated, contacts = map(np.array, zip(*theirs, strict=True))
     qpos, qvel = map(np.array, zip(*states, strict=True))
     ours = step(state_from(qpos, qvel), np.asarray(actions, np.float32))
-    for_observation, for_reward = STEP_TOLERANCE[name]
-    np.testing.assert_allclose(ours.observation, observation, atol=for_observation, rtol=1e-5)
-    np.testing.assert_allclose(ours.reward, reward, atol=for_reward, rtol=1e-5)
+    error = np.abs(ours.observation - observation).max(1)
+    largest, median = STEP_TOLERANCE[name]
+    assert error.max() < largest
+    assert np.median(error) < median
+    np.testing.assert_allclose(ours.reward, reward, atol=1e-5, rtol=1e-6)
     np.testing.assert_array_equal(ours.terminated, terminated)
     return terminated, contacts
 
@@ -112,13 +113,13 @@ def pose(env, rng, *, height, tilt):
     raise AssertionError(f"found no pose at height {height}")
 
 
-BOUNDS = {  # (torso height, tilt, speed of the last joint), the first of each pair healthy
+BOUNDS = {  # (torso height, tilt, speed), the first of each pair healthy
     "hopper": [
         ((0.72, 0.0, 0.0), (0.68, 0.0, 0.0)),
         ((1.25, 0.19, 0.0), (1.25, 0.21, 0.0)),
         ((1.25, -0.19, 0.0), (1.25, -0.21, 0.0)),
-        ((1.25, 0.0, 90.0), (1.25, 0.0, 130.0)),
-        ((1.25, 0.0, -90.0), (1.25, 0.0, -130.0)),
+        ((1.25, 0.0, 98.0), (1.25, 0.0, 102.0)),
+        ((1.25, 0.0, -98.0), (1.25, 0.0, -102.0)),
     ],
     "walker2d": [
         ((0.83, 0.0, 0.0), (0.77, 0.0, 0.0)),
@@ -136,7 +137,7 @@ def test_both_sides_of_every_termination_bound(name, stepper):
     states = []
     for height, tilt, speed in (pairs * BATCH)[:BATCH]:
         qvel = np.zeros(env.model.nv)
-        qvel[-1] = speed
+        qvel[0] = speed
         states.append((pose(env, rng, height=height, tilt=tilt), qvel))
     actions = np.zeros((BATCH, env.model.nu), np.float32)
     terminated, _ = assert_same_step(stepper(name), env, name, states, actions)
@@ -160,40 +161,39 @@ def test_healthy_is_gymnasiums_rule_to_the_bound(name):
         assert bool(room.TASKS[name].healthy(data)) == getattr(env, "is_healthy", True)
 
 
-FREE_RUN = {  # (error after the first step, factor of growth a step) of a free run's observations
-    "hopper": (1e-5, 1.1),
-    "walker2d": (3e-4, 1.15),
-    "halfcheetah": (1e-3, 1.2),
-}
-
-
 @pytest.mark.parametrize("name", ALL)
-def test_a_free_run_stays_with_gymnasium(name, stepper):
-    """50 steps without correction, from Gymnasium's resets."""
-    envs = [gym(name) for _ in range(BATCH)]
+def test_a_free_run_parts_from_gymnasium_as_fast_as_float32_does(name, stepper):
+    """50 steps without correction, from Gymnasium's resets. The yardstick of chaos is a twin of
+    Gymnasium whose state is rounded to float32 once a step; MJX rounds some thousand times."""
+    envs, twins = [gym(name) for _ in range(BATCH)], [gym(name) for _ in range(BATCH)]
     rng = np.random.default_rng(2)
-    for i, env in enumerate(envs):
-        env.reset(seed=i)
+    for i in range(BATCH):
+        envs[i].reset(seed=i)
+        twins[i].reset(seed=i)
     qpos, qvel = (np.array([getattr(env.data, x) for env in envs]) for x in ("qpos", "qvel"))
     state = state_from(qpos, qvel)
-    first, growth = FREE_RUN[name]
-    for t in range(50):
+    for _ in range(50):
         actions = rng.uniform(-1, 1, (BATCH, envs[0].model.nu)).astype(np.float32)
-        observation = np.array([env.step(a)[0] for env, a in zip(envs, actions, strict=True)])
-        state, seen, *_ = stepper(name)(state, actions)
-        error = np.abs(seen - observation).max(1)
-        print(name, t, np.median(error), error.max())
-        #assert np.median(error) < first * growth**t
+        for twin in twins:
+            twin.data.qpos[:] = twin.data.qpos.astype(np.float32)
+            twin.data.qvel[:] = twin.data.qvel.astype(np.float32)
+        theirs, rounded = (
+            np.array([env.step(a)[0] for env, a in zip(some, actions, strict=True)])
+            for some in (envs, twins)
+        )
+        state, ours, *_ = stepper(name)(state, actions)
+        error, chaos = (np.abs(x - theirs).max(1) for x in (ours, rounded))
+        assert np.median(error) < STEP_TOLERANCE[name][0] + 50 * np.median(chaos)
 
 
 @pytest.mark.parametrize("name", room.names())
 def test_spec_is_gymnasiums(name):
-    env, spec = gymnasium.make(IDS[name]), room.spec(name, {})
+    env, spec = gym(name), room.spec(name, {})
     assert (spec.observation_size,) == env.observation_space.shape
     np.testing.assert_array_equal(spec.action_low, env.action_space.low)
     np.testing.assert_array_equal(spec.action_high, env.action_space.high)
     assert spec.action_low.dtype == spec.action_high.dtype == np.float32
-    assert spec.horizon == env.spec.max_episode_steps
+    assert spec.horizon == gymnasium.spec(IDS[name]).max_episode_steps
 
 
 @pytest.mark.parametrize("name", room.names())
@@ -226,14 +226,13 @@ def test_reset_feeds_step_feeds_step_with_one_compilation(stepper):
     environment, step = room.make("hopper", {}), stepper("hopper")
     state, _ = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(1), BATCH))
     actions = jnp.zeros((BATCH, 3))
-    before = step._cache_size()
     after = step(step(state, actions).state, actions)
 
     def avals(tree):
         return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 
     assert avals(after.state) == avals(state)
-    assert step._cache_size() <= max(before, 0) + 1
+    assert step._cache_size() == 1
     assert after.reward.dtype == jnp.float32 and after.reward.shape == (BATCH,)
     assert after.terminated.dtype == bool and after.terminated.shape == (BATCH,)
 
@@ -247,7 +246,7 @@ def test_options_reach_the_solver(monkeypatch):
     room.make("hopper", {})
     room.make("hopper", {"solver": "cg", "iterations": 5, "ls_iterations": 3})
     chosen = [(m.opt.solver, m.opt.iterations, m.opt.ls_iterations) for m in models]
-    newton, cg = mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtSolver.mjSOL_CG
+    newton, cg = room.mjx.SolverType.NEWTON, room.mjx.SolverType.CG
     assert chosen == [(newton, 8, 8), (cg, 5, 3)]
 
 

@@ -12,7 +12,7 @@ from nesht_jax.run.train import train
 PROBE = Config(
     task="probe/linear",
     noise=3,
-    members=16,
+    members=64,
     generations=12,
     evaluate_every=4,
     checkpoint_every=5,

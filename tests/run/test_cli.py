@@ -31,7 +31,7 @@ def complaint(capsys, *argv):
         (["train", "--task=envpool/Hoper-v5"], "the nearest are envpool/Hopper-v5"),
         (["train", "--task=mujoco/hopper"], "unknown room 'mujoco'"),
         (["train", "--task=probe/liner"], "probe/linear"),
-        (["train", "--task_options={frame_skp: 3}"], "frame_skip"),
+        (["train", "--task=envpool/Hopper-v5", "--task_options={frame_skp: 3}"], "frame_skip"),
         (["train", "--optimizer.name=adm"], "did you mean adam"),
         (["train", "--resume=nowhere"], "there is no run folder nowhere"),
         (["eval"], "run"),

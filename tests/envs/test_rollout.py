@@ -1,0 +1,325 @@
+"""Rollouts of pure rooms: nothing after the end counts, and the loop equals the obvious twin."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from nesht_jax import make_evaluate, make_policy, task_names, task_spec
+from nesht_jax.envs import probe
+from nesht_jax.envs.noisy import observe
+from nesht_jax.envs.rollout import episode_keys, make_act
+from nesht_jax.envs.task import TaskSpec
+from nesht_jax.normalize import empty, none, running
+
+STANDARD_ERRORS = 4
+"""Statistical tests allow this many; seeds are fixed, so they pass always or never."""
+
+KEY = jax.random.key(11)
+MEMBERS = 6
+
+
+def policy_of(task, noise=0, normalizer=None):
+    spec = task_spec(task)
+    return make_policy(
+        spec.observation_size * (1 + noise),
+        spec.action_low,
+        spec.action_high,
+        output="clip",
+        normalizer=normalizer or none(),
+    )
+
+
+def population(policy, scale):
+    """Random members, and the function that rooms take."""
+    stacked = jax.vmap(policy.init)(jax.random.split(jax.random.key(1), MEMBERS))
+    stacked = jax.tree.map(lambda x: scale * x, stacked)
+    return stacked, Partial(lambda params, i: jax.tree.map(lambda x: x[i], params), stacked)
+
+
+@functools.cache
+def played(task, *, noise=0, normalizer=none, scale=0.0, num_members=MEMBERS, **options):
+    """Evaluation of random members; ``scale=0`` makes them all do nothing."""
+    policy = policy_of(task, noise, normalizer())
+    evaluate = make_evaluate(task, policy, num_members=num_members, noise=noise, **options)
+    moments = empty(task_spec(task).observation_size * (1 + noise)) if policy.observes else None
+    return jax.jit(evaluate)(KEY, population(policy, scale)[1], moments)
+
+
+def lengths(rollouts=1, common_random_numbers=False):
+    """Lengths of the countdown's episodes, straight from their reset keys: [m, r]."""
+    reset = probe.countdown().reset
+
+    def length(i, r):
+        key, _ = episode_keys(KEY, i, r, common_random_numbers=common_random_numbers)
+        return reset(key)[0]
+
+    pairs = jax.vmap(jax.vmap(length, (None, 0)), (0, None))
+    return np.asarray(pairs(jnp.arange(MEMBERS), jnp.arange(rollouts)))
+
+
+# ------------------------------------------------------------------------------------ dead steps
+
+
+def test_steps_are_the_lengths_of_the_episodes():
+    assert played("probe/countdown").steps.tolist() == lengths()[:, 0].tolist()
+
+
+def test_fitness_pays_no_dead_step():
+    """Doing nothing pays 1 a step that lives."""
+    assert played("probe/countdown").fitness.tolist() == lengths()[:, 0].tolist()
+
+
+def test_rollouts_are_averaged_in_fitness_and_summed_in_steps():
+    evaluation = played("probe/countdown", rollouts=3)
+    np.testing.assert_allclose(evaluation.fitness, lengths(3).mean(1), rtol=1e-6)
+    assert evaluation.steps.tolist() == lengths(3).sum(1).tolist()
+
+
+@pytest.mark.parametrize("horizon", [1, 7])
+def test_the_horizon_cuts(horizon):
+    evaluation = played("probe/countdown", horizon=horizon)
+    expected = np.minimum(lengths()[:, 0], horizon).tolist()
+    assert evaluation.steps.tolist() == evaluation.fitness.tolist() == expected
+
+
+def test_all_that_was_simulated_is_reported_apart():
+    evaluation = played("probe/countdown", rollouts=3)
+    assert evaluation.simulated == lengths(3).max() * 3 * MEMBERS
+    assert evaluation.simulated > evaluation.steps.sum()
+
+
+def test_the_tasks_own_horizon_is_the_default():
+    assert played("probe/linear", rollouts=2, scale=1.0).steps.tolist() == [2 * 10] * MEMBERS
+
+
+def test_observations_are_counted_while_the_episode_lives_and_no_longer():
+    observed = played("probe/countdown", rollouts=3, normalizer=running).observed
+    left = np.concatenate([np.arange(n, 0, -1) for n in lengths(3).ravel()]) / 20
+    assert observed.number == left.size
+    np.testing.assert_allclose(observed.mean, [left.mean(), 1], rtol=1e-5)
+    np.testing.assert_allclose(observed.deviation, [left.var() * left.size, 0], rtol=1e-4)
+
+
+def test_no_moments_are_gathered_for_a_policy_that_reads_none():
+    assert played("probe/countdown").observed is None
+
+
+# -------------------------------------------------------------------------------- the plain twin
+
+
+def plain_returns(stacked, *, noise, rollouts):
+    """The obvious loop: one member, one episode, one step at a time, numpy policy, no jit."""
+    environment, returns = probe.linear(), np.zeros((MEMBERS, rollouts))
+    for i, r in np.ndindex(*returns.shape):
+        kernel, bias = (np.asarray(stacked["layer0"][name][i]) for name in ("kernel", "bias"))
+        reset_key, stream_key = episode_keys(
+            KEY, jnp.int32(i), jnp.int32(r), common_random_numbers=False
+        )
+        feature_key, _ = jax.random.split(stream_key)
+        state, observation = environment.reset(reset_key)
+        for step in range(environment.spec.horizon):
+            seen = np.asarray(observe(observation, noise, feature_key, jnp.int32(step)))
+            state, observation, reward, _ = environment.step(
+                state, jnp.asarray(seen @ kernel + bias)
+            )
+            returns[i, r] += float(reward)
+    return returns.mean(1)
+
+
+@pytest.mark.parametrize("noise, rollouts", [(0, 2), (1, 1)])
+def test_fitness_is_that_of_a_plain_loop(noise, rollouts):
+    stacked, _ = population(policy_of("probe/linear", noise), scale=1.0)
+    evaluation = played("probe/linear", noise=noise, rollouts=rollouts, scale=1.0)
+    expected = plain_returns(stacked, noise=noise, rollouts=rollouts)
+    np.testing.assert_allclose(evaluation.fitness, expected, rtol=1e-4)
+
+
+def test_a_member_does_not_depend_on_how_many_play_beside_it():
+    few = played("probe/linear", noise=1, rollouts=1, scale=1.0, num_members=3)
+    many = played("probe/linear", noise=1, rollouts=1, scale=1.0)
+    np.testing.assert_allclose(few.fitness, many.fitness[:3], rtol=1e-6)
+
+
+# ----------------------------------------------------------------------------- keys of an episode
+
+
+def key_words(key):
+    return tuple(jax.random.key_data(key).tolist())
+
+
+def keys_of(i, r, common=True):
+    keys = episode_keys(KEY, jnp.int32(i), jnp.int32(r), common_random_numbers=common)
+    return [key_words(key) for key in keys]
+
+
+def test_a_mirrored_pair_shares_its_resets_and_nothing_else():
+    episodes = [(i, r) for i in range(4) for r in range(2)]
+    resets, streams = zip(*(keys_of(*episode) for episode in episodes), strict=True)
+    assert len({*resets}) == 4 and len({*streams}) == 8 and not {*resets} & {*streams}
+    for r in range(2):
+        assert keys_of(0, r)[0] == keys_of(1, r)[0] != keys_of(2, r)[0] == keys_of(3, r)[0]
+
+
+def test_without_common_random_numbers_every_episode_has_its_own_reset():
+    assert len({keys_of(i, r, common=False)[0] for i in range(4) for r in range(2)}) == 8
+
+
+def test_common_random_numbers_reach_the_simulator():
+    expected = lengths(rollouts=2, common_random_numbers=True)
+    evaluation = played("probe/countdown", rollouts=2, common_random_numbers=True)
+    assert evaluation.steps.tolist() == expected.sum(1).tolist()
+    assert (expected[0::2] == expected[1::2]).all() and len(np.unique(expected)) > 2
+
+
+# --------------------------------------------------------------------------------- noise features
+
+OBSERVATION = jnp.array([3.0, -4.0])
+features = jax.jit(
+    jax.vmap(jax.vmap(lambda k, t: observe(OBSERVATION, 2, k, t), (None, 0)), (0, None))
+)
+
+
+@functools.cache
+def drawn():
+    """Of 100 episodes of 50 steps: [100, 50, 4] noise features."""
+    seen = features(jax.random.split(KEY, 100), jnp.arange(50))
+    return np.asarray(seen)[..., 2:]
+
+
+def test_the_true_observation_comes_first_untouched():
+    seen = features(jax.random.split(KEY, 3), jnp.arange(4))
+    np.testing.assert_array_equal(seen[..., :2], np.broadcast_to(OBSERVATION, (3, 4, 2)))
+
+
+def test_without_noise_the_observation_is_all():
+    np.testing.assert_array_equal(observe(OBSERVATION, 0, KEY, jnp.int32(0)), OBSERVATION)
+
+
+@pytest.mark.parametrize(
+    "power, expected, variance", [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]
+)
+def test_noise_features_are_standard_normal(power, expected, variance):
+    powers = drawn() ** power
+    standard_error = np.sqrt(variance / powers.size)
+    assert abs(powers.mean() - expected) < STANDARD_ERRORS * standard_error
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2], ids=["episodes", "steps", "features"])
+@pytest.mark.parametrize("lag", [1, 2])
+def test_noise_features_are_independent_across(axis, lag):
+    noise = np.moveaxis(drawn(), axis, 0)
+    products = noise[lag:] * noise[:-lag]
+    assert abs(products.mean()) < STANDARD_ERRORS / np.sqrt(products.size)
+
+
+def test_noise_features_are_fresh_each_step_and_episode():
+    assert len(np.unique(drawn())) > 0.99 * drawn().size
+
+
+def test_the_policies_see_the_noise_features():
+    observed = played("probe/linear", noise=3, normalizer=running, rollouts=20).observed
+    number, noise = float(observed.number), slice(5, None)
+    assert number == 10 * 20 * MEMBERS
+    assert (abs(observed.mean[noise]) < STANDARD_ERRORS / np.sqrt(number)).all()
+    variances = observed.deviation[noise] / number
+    assert (abs(variances - 1) < STANDARD_ERRORS * np.sqrt(2 / number)).all()
+
+
+# ----------------------------------------------------------------------------------- action noise
+
+
+def actions(bound, action_noise, steps=2000):
+    """Of a policy that does nothing, at every step of one episode."""
+    bounds = np.full(1, bound, np.float32)
+    spec = TaskSpec(2, -bounds, bounds, steps)
+    policy = make_policy(2, -bounds, bounds, output="clip", normalizer=none())
+    still = jax.tree.map(jnp.zeros_like, policy.init(KEY))
+    act = make_act(policy, spec, noise=0, action_noise=action_noise)
+    step = jax.vmap(lambda t: act(still, None, OBSERVATION, KEY, t)[1])
+    return np.asarray(step(jnp.arange(steps)))[:, 0]
+
+
+def test_action_noise_has_the_scale_asked_for():
+    noise = actions(np.inf, 0.3)
+    assert abs(noise.mean()) < STANDARD_ERRORS * 0.3 / np.sqrt(noise.size)
+    assert abs(noise.std() / 0.3 - 1) < STANDARD_ERRORS / np.sqrt(2 * noise.size)
+
+
+def test_action_noise_is_fresh_each_step():
+    noise = actions(np.inf, 0.3)
+    assert abs((noise[1:] * noise[:-1]).mean()) < STANDARD_ERRORS * 0.3**2 / np.sqrt(noise.size)
+
+
+def test_noisy_actions_keep_their_bounds():
+    noise = actions(0.2, 0.3)
+    assert noise.min() == np.float32(-0.2) and noise.max() == np.float32(0.2)
+
+
+def test_without_action_noise_actions_are_the_policys():
+    assert (actions(1.0, 0.0, steps=5) == 0).all()
+
+
+def test_action_noise_reaches_the_simulator():
+    """Doing nothing pays the length; a jitter of variance s² costs about s² a step."""
+    quiet, noisy = lengths(40), played("probe/countdown", rollouts=40, action_noise=0.1)
+    cost = (quiet.sum() - 40 * float(noisy.fitness.sum())) / quiet.sum()
+    standard_error = 0.1**2 * np.sqrt(2 / quiet.sum())
+    assert abs(cost - 0.1**2) < STANDARD_ERRORS * standard_error
+
+
+# ----------------------------------------------------------------------------------------- probes
+
+
+@functools.cache
+def evaluate_of(task):
+    return jax.jit(make_evaluate(task, policy_of(task), num_members=MEMBERS))
+
+
+def return_of(task, kernel):
+    params = {"layer0": {"kernel": jnp.array(kernel)[:, None], "bias": jnp.zeros(1)}}
+    return evaluate_of(task)(KEY, Partial(lambda params, i: params, params), None).fitness
+
+
+def test_the_answer_of_linear_is_worth_zero_and_nothing_is_worth_more():
+    best = return_of("probe/linear", probe.LINEAR_WEIGHTS)
+    np.testing.assert_allclose(best, np.zeros(MEMBERS), atol=1e-5)
+    for i in range(5):
+        other = np.array(probe.LINEAR_WEIGHTS)
+        other[i] *= 0.9
+        assert (return_of("probe/linear", other) < best).all()
+
+
+def test_doing_nothing_is_the_answer_of_countdown():
+    assert (return_of("probe/countdown", [0.0, 0.3]) < played("probe/countdown").fitness).all()
+
+
+@pytest.mark.parametrize("task", task_names("probe"))
+def test_every_probe_is_as_its_spec_says(task):
+    environment = probe.make(task.removeprefix("probe/"), {})
+    state, observation = environment.reset(KEY)
+    action = jnp.zeros(environment.spec.action_low.shape)
+    transition = environment.step(state, action)
+    assert observation.shape == transition.observation.shape
+    assert observation.shape == (task_spec(task).observation_size,)
+
+
+def test_an_option_no_probe_has_is_refused():
+    with pytest.raises(ValueError, match="no options, got speed"):
+        task_spec("probe/linear", {"speed": 3})
+
+
+@pytest.mark.parametrize(
+    "task, match",
+    [
+        ("prob/linear", "unknown room 'prob'.*probe"),
+        ("probe/lineer", "unknown task 'probe/lineer'.*probe/linear"),
+        ("linear", "unknown room"),
+    ],
+)
+def test_an_unknown_task_is_answered_with_the_nearest(task, match):
+    with pytest.raises(ValueError, match=match):
+        task_spec(task)
