@@ -1,7 +1,9 @@
 """Rooms: each turns an outside simulator into one ``Evaluate``, named by a task string."""
 
+import contextlib
 import difflib
 import importlib
+import io
 from types import ModuleType
 
 from nesht_jax.contract import Evaluate
@@ -89,7 +91,9 @@ def _find(task: str) -> tuple[ModuleType, str]:
 
 def _module(room: str) -> ModuleType:
     try:
-        return importlib.import_module(f"nesht_jax.envs.{room}")
+        # MJX prints on import that it has no warp, which is no news and would spoil JSON output
+        with contextlib.redirect_stdout(io.StringIO()):
+            return importlib.import_module(f"nesht_jax.envs.{room}")
     except ModuleNotFoundError as error:
         remedy = {"brax": "pip install 'nesht-jax[brax]'", "envpool": "pip install envpool"}
         raise ValueError(

@@ -5,6 +5,9 @@ frame skip, integrator, observation, reward, termination and reset noise are tho
 ``gymnasium/envs/mujoco/*_v5.py``. Only the arithmetic differs: float32 here, float64 there.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's compiled bindings have no type stubs.
+
 import difflib
 import importlib.util
 from collections.abc import Callable
@@ -14,9 +17,10 @@ from typing import Any, NamedTuple
 import gymnasium
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
-from mujoco import MjModel, mjx  # pyright: ignore[reportAttributeAccessIssue]
+from mujoco import mjx
 
 from nesht_jax.envs.rollout import Environment, Transition
 from nesht_jax.envs.task import TaskOptions, TaskSpec
@@ -105,7 +109,7 @@ def make(name: str, options: TaskOptions) -> Environment:
     """
     task = TASKS[name]
     chosen = _checked(options)
-    plan = MjModel.from_xml_path(str(ASSETS / task.xml))
+    plan = _load(ASSETS / task.xml)
     plan.opt.solver = SOLVERS[chosen["solver"]]
     plan.opt.iterations = chosen["iterations"]
     plan.opt.ls_iterations = chosen["ls_iterations"]
@@ -115,6 +119,17 @@ def make(name: str, options: TaskOptions) -> Environment:
     low, high = plan.actuator_ctrlrange.T.astype(np.float32)
     _, observation = jax.eval_shape(environment[0], jax.random.key(0))
     return Environment(*environment, TaskSpec(observation.size, low, high, HORIZON))
+
+
+def _load(xml: Path) -> mujoco.MjModel:
+    """The model, quietly: MuJoCo would log what it finds deprecated in Gymnasium's XML to a file
+    in the working folder."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        return mujoco.MjModel.from_xml_path(str(xml))
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def _assemble(task: Task, model: mjx.Model, rest: mjx.Data) -> tuple[Callable, Callable]:

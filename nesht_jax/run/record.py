@@ -84,7 +84,7 @@ class Display:
         self._failed = self._skipped = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=self.RATE_WINDOW)
         self._recent.append((time.monotonic(), 0))
-        self._live = Live(console=console, refresh_per_second=4, auto_refresh=True)
+        self._live = Live(Group(self._bar, Text("compiling …")), console=console)
         for row in rows:
             self._take(row)
 
