@@ -127,7 +127,8 @@ def hard_thresholding(
 
     Raises:
         ValueError: unless exactly one of ``sparsity`` and ``keep`` is given, ``sparsity`` is in
-            [0, 1) and ``every`` is positive; or if a quantile rule is asked for by ``keep``.
+            [0, 1), ``keep`` and ``every`` are positive; or if a quantile rule is asked for by
+            ``keep``.
 
     Reference: Gao et al. 2024 (arXiv 2405.01615), θ_{t+1} = H_k(θ_{t+½}).
     """
@@ -137,6 +138,8 @@ def hard_thresholding(
         raise ValueError(f"rule {rule!r} is a quantile: give sparsity instead of keep")
     if sparsity is not None:
         num_kept(1, sparsity)
+    if isinstance(keep, int) and keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}; to keep nothing makes no policy")
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     group_of = _grouping(scope, exempt_bias)

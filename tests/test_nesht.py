@@ -62,7 +62,7 @@ def test_all_members_are_each_member_alone(mirrored):
     algorithm = algorithm_of(mirrored=mirrored)
     state = state_of(algorithm)
     together = algorithm.ask(state)
-    for i in range(MEMBERS):
+    for i in (0, 1, 6):
         assert_same(row(together, i), algorithm.member(state, i))
 
 
@@ -156,18 +156,19 @@ def test_an_update_keeps_every_shape_and_dtype(dtype):
 
 
 def test_sigma_may_be_a_schedule_from_generation_zero():
-    def sigma(generation):
-        return 0.5 / (1 + generation)
-
-    scheduled = algorithm_of(optax.sgd(0.1), sigma=sigma)
+    """0.4, 0.2, 0.13, and 0.1 in generation 3: there, and only there, it is the constant 0.1."""
+    scheduled = algorithm_of(sigma=lambda generation: 0.4 / (1 + generation))
     tell = jax.jit(scheduled.tell)
-    for generation in (0, 4):
-        constant = algorithm_of(optax.sgd(0.1), sigma=0.5 / (1 + generation))
-        state = state_of(constant, generation=generation)
-        assert_same(scheduled.member(state, 3), constant.member(state, 3), _close)
-        (ours, info), (theirs, _) = tell(state, FITNESS), jax.jit(constant.tell)(state, FITNESS)
-        assert_same(ours.params, theirs.params, _close)
-        np.testing.assert_allclose(info.sigma, 0.5 / (1 + generation), rtol=1e-6)
+    for generation in (0, 3):
+        state = state_of(NES, generation=generation)
+        (_, info), (_, plain) = tell(state, FITNESS), tell_nes(state, FITNESS)
+        ratio = 4 / (1 + generation)
+        np.testing.assert_allclose(info.sigma, 0.1 * ratio, rtol=1e-6)
+        np.testing.assert_allclose(info.gradient_norm * ratio, plain.gradient_norm, rtol=1e-5)
+        shift, unit = (
+            jax.tree.map(jnp.subtract, a.member(state, 3), PARAMS) for a in (scheduled, NES)
+        )
+        assert_same(shift, jax.tree.map(lambda x, r=ratio: r * x, unit), _close)
 
 
 def test_moments_of_the_generation_are_merged():
@@ -183,7 +184,18 @@ def test_without_observations_moments_stay():
     moments = of_batch(jnp.ones((4, 3)), jnp.full(4, True))
     after, _ = tell_nes(state_of(NES, moments=moments), FITNESS)
     assert_same(after.moments, moments)
-    assert tell_nes(state_of(NES), FITNESS, observed=moments)[0].moments is None
+
+
+def test_moments_that_are_not_finite_are_left_out():
+    moments = of_batch(jnp.ones((4, 3)), jnp.full(4, True))
+    spoilt = moments._replace(mean=moments.mean.at[1].set(jnp.nan))
+    after, _ = tell_nes(state_of(NES, moments=moments), FITNESS, observed=spoilt)
+    assert_same(after.moments, moments)
+
+
+def test_observations_that_no_policy_reads_are_not_kept():
+    after, _ = jax.eval_shape(NES.tell, state_of(NES), FITNESS, observed=empty(3))
+    assert after.moments is None
 
 
 # ---------------------------------------------------------------------------- what goes wrong
@@ -253,12 +265,6 @@ def test_it_finds_the_maximum_of_a_quadratic(mirrored):
     decayed = optax.adam(optax.exponential_decay(0.1, 50, 0.3))
     found = searched(decayed, fitness_of=lambda x: -jnp.sum((x - TARGET) ** 2), mirrored=mirrored)
     np.testing.assert_allclose(found, TARGET, atol=0.1)
-
-
-def test_it_climbs_a_slope():
-    slope = jnp.array([1.0, -1.0, 2.0, 0.0, 0.0, -3.0])
-    found = searched(optax.sgd(0.1), fitness_of=lambda x: slope @ x, generations=50)
-    assert (jnp.sign(found) == jnp.sign(slope))[slope != 0].all()
 
 
 def test_nesht_finds_a_sparse_maximum_and_its_zeros_are_exact():

@@ -48,8 +48,8 @@ def test_hidden_layers_are_counted():
 
 
 def test_kernels_start_with_variance_two_over_inputs_and_one():
-    kernel = policy_for(300, 100).init(KEY)["layer0"]["kernel"]
-    deviation = np.sqrt(2 / 301)
+    kernel = policy_for(3, 5000).init(KEY)["layer0"]["kernel"]
+    deviation = np.sqrt(2 / (3 + 1))
     assert abs(kernel.std() / deviation - 1) < STANDARD_ERRORS / np.sqrt(2 * kernel.size)
     assert abs(kernel.mean()) < STANDARD_ERRORS * deviation / np.sqrt(kernel.size)
 

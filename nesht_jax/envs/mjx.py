@@ -30,7 +30,7 @@ ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 SOLVERS = {"newton": mjx.SolverType.NEWTON, "cg": mjx.SolverType.CG}
 
 # The XML's tolerance of 1e-8 is out of reach of float32, so its limits of 100 and 50 iterations
-# would be spent to the last, 2 to 9 times slower for the same digits; Newton is done after 4.
+# would be spent to the last, 2 to 9 times slower for the same digits; Newton is done within 8.
 DEFAULTS = {"impl": "jax", "solver": "newton", "iterations": 8, "ls_iterations": 8}
 
 Draw = Callable[[Key[Array, ""], int], Float[Array, " n"]]

@@ -113,7 +113,7 @@ class ThresholdConfig:
     """
 
     sparsity: float = 0.9
-    every: int = 1
+    every: int = 10
     scope: Literal["all", "layer"] = "all"
     leaves: tuple[str, ...] = ()
     exempt_bias: bool = False

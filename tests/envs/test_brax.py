@@ -1,5 +1,7 @@
 """The Brax room against Brax stepped directly."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,10 +31,10 @@ SIZES = {  # observation features, actions: Gymnasium v4's, but for its unused c
 }
 
 CASES = [
-    ("hopper", {}, 60),
+    ("inverted_pendulum", {}, 60),
     ("inverted_pendulum", {"backend": "generalized"}, 60),
-    pytest.param("halfcheetah", {"backend": "positional"}, 10, marks=pytest.mark.slow),
-    pytest.param("ant", {"backend": "mjx"}, 30, marks=pytest.mark.slow),
+    pytest.param("hopper", {}, 60, marks=pytest.mark.slow),
+    pytest.param("ant", {"backend": "mjx"}, 60, marks=pytest.mark.slow),
 ]
 
 
@@ -60,7 +62,7 @@ def test_steps_are_braxs(name, options, steps):
     _, expected = jax.jit(lambda s: jax.lax.scan(theirs, s, actions))(reset)
     for mine, brax in zip(stepped, expected, strict=True):
         np.testing.assert_allclose(mine, brax, rtol=1e-5, atol=1e-5)
-    if name in ("hopper", "inverted_pendulum"):
+    if name != "ant":
         assert 0 < np.mean(stepped[2]) < 1  # the episode lives, then terminates
 
 
@@ -125,7 +127,7 @@ def test_an_observation_that_is_no_vector_is_told(monkeypatch):
     class Split(envs.reacher.Reacher):
         def reset(self, rng):
             state = super().reset(rng)
-            return state.replace(obs={"state": state.obs})
+            return dataclasses.replace(state, obs={"state": state.obs})
 
     monkeypatch.setitem(envs._envs, "split", Split)
     assert "split" in room.names()
