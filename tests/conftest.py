@@ -1,8 +1,18 @@
 """Every test runs with shapes and types of ``nesht_jax`` checked, and strict JAX."""
 
-import jax
-import jaxtyping
-import pytest
+import atexit
+import os
+import shutil
+import tempfile
+
+# one program compiles once for all tests and the processes they start
+CACHE = tempfile.mkdtemp()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
+import jax  # noqa: E402  (it reads the variable once)
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
 
 jaxtyping.install_import_hook("nesht_jax", "beartype.beartype")
 

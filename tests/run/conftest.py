@@ -12,11 +12,11 @@ from nesht_jax.run.train import train
 PROBE = Config(
     task="probe/linear",
     noise=3,
-    members=64,
+    members=256,
     generations=12,
     evaluate_every=4,
     checkpoint_every=5,
-    threshold=ThresholdConfig(sparsity=0.7),
+    threshold=ThresholdConfig(sparsity=0.7, every=4),
     policy=PolicyConfig(normalization="running", output="clip"),
 )
 

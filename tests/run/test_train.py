@@ -46,7 +46,7 @@ def test_a_row_a_generation_and_evaluations_on_their_beat(probe_run):
     assert [row["generation"] for row in rows] == list(range(13))
     evaluated = [row["generation"] for row in rows if "evaluation" in row]
     assert evaluated == [0, 4, 8, 12]
-    assert all(row["steps"] == row["simulated"] == 64 * 10 for row in rows[1:])
+    assert all(row["steps"] == row["simulated"] == 256 * 10 for row in rows[1:])
 
 
 def test_evaluates_the_thresholded_centre(probe_run):
@@ -73,7 +73,10 @@ def _rooms():
     yield pytest.param(
         {"task": "brax/hopper", "task_options": {"backend": "spring"}, **slow},
         id="brax",
-        marks=pytest.mark.slow,
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.filterwarnings("ignore:Brax System:UserWarning"),
+        ],
     )
 
 
