@@ -54,4 +54,4 @@ def nes_gradient(
 
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     total, _ = jax.lax.scan(add, zero, (directions, padded))
-    return jax.tree.map(lambda leaf: leaf / sigma, total)
+    return jax.tree.map(lambda leaf: (leaf / sigma).astype(leaf.dtype), total)

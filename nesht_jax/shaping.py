@@ -51,7 +51,7 @@ def standardize(fitness: Float[Array, " m"]) -> Float[Array, " m"]:
     """u_i = (F_i - mean F) / std F; failed members count as the worst finite one."""
     finite = _worst_if_failed(fitness)
     spread = finite.std()
-    return _unless_flat(fitness, (finite - finite.mean()) / jnp.where(spread > 0, spread, 1.0))
+    return _unless_flat(finite, (finite - finite.mean()) / jnp.where(spread > 0, spread, 1.0))
 
 
 def identity(fitness: Float[Array, " m"]) -> Float[Array, " m"]:

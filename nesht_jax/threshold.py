@@ -1,5 +1,6 @@
 """Hard thresholding H_k: keep the k entries of largest magnitude, zero the others."""
 
+import itertools
 import math
 from collections.abc import Callable, Hashable
 from fractions import Fraction
@@ -48,8 +49,9 @@ def hard_threshold(params: Params, k: int | Int[Array, ""]) -> Params:
 def largest(params: Params, k: int | Int[Array, ""]) -> Params:
     """The mask of H_k: True at the min(k, d) entries that it keeps.
 
-    The k-th largest magnitude is found by bisection on its bit pattern, one counting pass a bit:
-    exact, O(d) memory, no sort, and a sum is all that crosses devices.
+    The k-th largest magnitude is found by bisection on its bit pattern, one counting pass a bit,
+    and so is, where it is tied, the flat index up to which the tied are kept: exact, O(d) memory,
+    no sort, and a sum is all that crosses devices.
     """
     leaves, treedef = jax.tree.flatten(params)
     magnitudes = [_magnitude_bits(leaf, jnp.result_type(*leaves)) for leaf in leaves]
@@ -71,13 +73,22 @@ def largest(params: Params, k: int | Int[Array, ""]) -> Params:
         return [m >= kth for m in magnitudes]
 
     def first_tied() -> list[Array]:
-        masks, seen = [], jnp.int32(0)
-        for m in magnitudes:
-            tie = m == kth
-            place = seen + jnp.cumsum(tie, dtype=jnp.int32).reshape(m.shape)
-            masks.append((m > kth) | (tie & (place <= wanted)))
-            seen = seen + jnp.sum(tie, dtype=jnp.int32)
-        return masks
+        ends = list(itertools.accumulate(m.size for m in magnitudes))
+        places = [
+            end - m.size + jnp.arange(m.size, dtype=jnp.int32).reshape(m.shape)
+            for end, m in zip(ends, magnitudes, strict=True)
+        ]
+
+        def before(bound: Array) -> list[Array]:
+            return [(m == kth) & (at < bound) for m, at in zip(magnitudes, places, strict=True)]
+
+        def set_bit_of_bound(i: Array, bound: Array) -> Array:
+            trial = bound | (jnp.int32(1) << (30 - i))
+            tied_before = jnp.array([jnp.sum(tie, dtype=jnp.int32) for tie in before(trial)]).sum()
+            return jnp.where(tied_before <= wanted, trial, bound)
+
+        bound = jax.lax.fori_loop(0, 31, set_bit_of_bound, jnp.int32(0))
+        return [(m > kth) | tie for m, tie in zip(magnitudes, before(bound), strict=True)]
 
     return jax.tree.unflatten(treedef, jax.lax.cond(tied <= wanted, all_tied, first_tied))
 
