@@ -98,6 +98,8 @@ def make_episode(
     the masked scan, the obvious twin of any cleverer schedule.
     """
     act = make_act(policy, environment.spec, noise=noise, action_noise=action_noise)
+    # jitted, so that the loops around them do not trace a simulator again and again
+    reset, simulate = jax.jit(environment.reset), jax.jit(environment.step)
 
     def episode(
         reset_key: Key[Array, ""],
@@ -107,7 +109,7 @@ def make_episode(
     ) -> Episode:
         def step(now: Episode) -> Episode:
             seen, action = act(params, moments, now.observation, stream_key, now.steps)
-            after = environment.step(now.state, action)
+            after = simulate(now.state, action)
             observed = now.observed
             return Episode(
                 state=after.state,
@@ -118,7 +120,7 @@ def make_episode(
                 observed=None if observed is None else normalize.add(observed, seen),
             )
 
-        state, observation = environment.reset(reset_key)
+        state, observation = reset(reset_key)
         first = Episode(
             state=state,
             observation=observation,
