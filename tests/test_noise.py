@@ -62,7 +62,8 @@ assert len(noise.sharding.device_set) == 8
 np.save(sys.argv[1], np.asarray(noise))
 """
     path = tmp_path / "noise.npy"
-    forced = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    forced = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", script, path], env={**os.environ, **forced}, check=True)
     one = drawn(range(16), params=jnp.zeros((4, 3)))
     np.testing.assert_array_equal(np.load(path).reshape(16, -1), one)

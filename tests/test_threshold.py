@@ -221,7 +221,8 @@ np.save(sys.argv[2], np.asarray(kept))
     x = np.random.default_rng(3).integers(-3, 4, size=(16, 4)).astype(np.float32)  # many ties
     source, kept = tmp_path / "given.npy", tmp_path / "kept.npy"
     np.save(source, x)
-    forced = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    forced = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     arguments = [sys.executable, "-c", script, source, kept, axis]
     subprocess.run(arguments, env={**os.environ, **forced}, check=True)
     expected = np.where(oracle_mask(x.ravel(), 20).reshape(x.shape), x, 0)

@@ -2,12 +2,14 @@
 
 import contextlib
 import difflib
+import functools
 import importlib
 import io
 from types import ModuleType
+from typing import Any
 
 from nesht_jax.contract import Evaluate
-from nesht_jax.envs.rollout import make_pure_evaluate
+from nesht_jax.envs.rollout import Environment, make_pure_evaluate
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
 
@@ -76,7 +78,14 @@ def make_evaluate(
     }
     if hasattr(room, "make_host_evaluate"):
         return room.make_host_evaluate(name, policy, seed=seed, options=options or {}, **rules)
-    return make_pure_evaluate(room.make(name, options or {}), policy, **rules)
+    environment = _environment(room, name, tuple(sorted((options or {}).items())))
+    return make_pure_evaluate(environment, policy, **rules)
+
+
+@functools.cache
+def _environment(room: ModuleType, name: str, options: tuple[tuple[str, Any], ...]) -> Environment:
+    """One object for training and evaluation, so that JAX traces its simulator once."""
+    return room.make(name, dict(options))
 
 
 def _find(task: str) -> tuple[ModuleType, str]:
