@@ -14,8 +14,13 @@ CORE = {"contract", "noise", "shaping", "gradient", "threshold", "normalize", "p
 ASSEMBLY = "nesht"
 CORE_LIBRARIES = {"jax", "optax", "flax", "jaxtyping", "numpy"}
 IMPURE = {"io", "os", "pathlib", "pickle", "random", "shutil", "sys", "tempfile", "time"}
-ROOM_PARTS = {"rollout", "noisy", "task"}
-SIMULATORS = {"mjx": {"mujoco", "gymnasium"}, "probe": set()}
+ROOM_PARTS = {"noisy", "queue", "rollout", "task"}
+SIMULATORS = {
+    "mjx": {"mujoco", "gymnasium"},
+    "mjx_tasks": {"mujoco"},
+    "mjx_contacts": {"mujoco"},
+    "probe": set(),
+}
 """What a room may import of simulators; by default only the package it is named after."""
 
 
@@ -83,7 +88,8 @@ def test_a_room_imports_the_core_and_its_own_simulator(path):
     shared = room in ROOM_PARTS | {"__init__"}
     simulators = set() if shared else SIMULATORS.get(room, {room})
     assert outside(path) <= CORE_LIBRARIES | simulators
-    assert ours(path) <= CORE | {f"envs.{part}" for part in ROOM_PARTS}
+    own = {part for part in SIMULATORS if part.startswith(f"{room}_")}
+    assert ours(path) <= CORE | {f"envs.{part}" for part in ROOM_PARTS | own}
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=named)
