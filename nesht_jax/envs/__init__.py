@@ -47,6 +47,7 @@ def make_evaluate(
     horizon: int | None = None,
     action_noise: float = 0.0,
     common_random_numbers: bool = False,
+    slots: int | None = None,
     seed: int = 0,
     options: TaskOptions | None = None,
 ) -> Evaluate:
@@ -61,11 +62,13 @@ def make_evaluate(
         horizon: steps after which an episode is cut; the task's own if None.
         action_noise: standard deviation of Gaussian noise on every action.
         common_random_numbers: members 2j and 2j + 1, a mirrored pair, share reset states.
+        slots: episodes played at once, in rooms written in JAX; ``queue.default_slots`` if None.
         seed: of the simulators whose random state cannot be given by a key (envpool).
         options: of the simulator behind the room.
 
     Raises:
-        ValueError: if the task is unknown; the message names the nearest.
+        ValueError: if the task is unknown; the message names the nearest. If ``slots`` are given
+            to a room that has none.
     """
     room, name = _find(task)
     rules = {
@@ -77,9 +80,26 @@ def make_evaluate(
         "common_random_numbers": common_random_numbers,
     }
     if hasattr(room, "make_host_evaluate"):
+        if slots is not None:
+            raise ValueError(
+                f"slots are for rooms written in JAX, got {slots} for {task}, "
+                "which steps only the episodes that live"
+            )
         return room.make_host_evaluate(name, policy, seed=seed, options=options or {}, **rules)
-    environment = _environment(room, name, tuple(sorted((options or {}).items())))
-    return make_pure_evaluate(environment, policy, **rules)
+    return make_pure_evaluate(make_environment(task, options), policy, slots=slots, **rules)
+
+
+def make_environment(task: str, options: TaskOptions | None = None) -> Environment:
+    """The simulator of a task, unbatched, as ``reset`` and ``step``.
+
+    Raises:
+        ValueError: if the task is unknown; the message names the nearest. If its room steps a
+            simulator outside JAX.
+    """
+    room, name = _find(task)
+    if hasattr(room, "make_host_evaluate"):
+        raise ValueError(f"{task} steps outside JAX, so it has no environment in JAX")
+    return _environment(room, name, tuple(sorted((options or {}).items())))
 
 
 @functools.cache

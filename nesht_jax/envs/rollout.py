@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluate, Evaluation, Member, Params
 from nesht_jax.envs.noisy import observe
+from nesht_jax.envs.queue import Slot, play, seating
 from nesht_jax.envs.task import TaskSpec
 from nesht_jax.policy import Policy
 
@@ -35,17 +36,6 @@ class Environment(NamedTuple):
     reset: Callable[[Key[Array, ""]], tuple[Any, Float[Array, " o"]]]
     step: Callable[[Any, Float[Array, " a"]], Transition]
     spec: TaskSpec
-
-
-class Episode(NamedTuple):
-    """A running episode; every field is frozen once it has ended."""
-
-    state: Any
-    observation: Float[Array, " o"]
-    steps: Int[Array, ""]
-    fitness: Float[Array, ""]
-    ended: Bool[Array, ""]
-    observed: normalize.Moments | None
 
 
 def make_act(
@@ -89,53 +79,6 @@ def episode_keys(
     )
 
 
-def make_episode(
-    environment: Environment, policy: Policy, *, noise: int, horizon: int, action_noise: float
-) -> Callable[..., Episode]:
-    """One episode of one member: ``(reset_key, stream_key, params, moments) -> Episode``.
-
-    Under ``vmap`` the loop runs until the last episode ends, and an ended one keeps its values:
-    the masked scan, the obvious twin of any cleverer schedule.
-    """
-    act = make_act(policy, environment.spec, noise=noise, action_noise=action_noise)
-    # jitted, so that the loops around them do not trace a simulator again and again
-    reset, simulate = jax.jit(environment.reset), jax.jit(environment.step)
-
-    def episode(
-        reset_key: Key[Array, ""],
-        stream_key: Key[Array, ""],
-        params: Params,
-        moments: normalize.Moments | None,
-    ) -> Episode:
-        def step(now: Episode) -> Episode:
-            seen, action = act(params, moments, now.observation, stream_key, now.steps)
-            after = simulate(now.state, action)
-            observed = now.observed
-            return Episode(
-                state=after.state,
-                observation=after.observation,
-                steps=now.steps + 1,
-                fitness=now.fitness + after.reward,
-                ended=after.terminated | (now.steps + 1 >= horizon),
-                observed=None if observed is None else normalize.add(observed, seen),
-            )
-
-        state, observation = reset(reset_key)
-        first = Episode(
-            state=state,
-            observation=observation,
-            steps=jnp.int32(0),
-            fitness=jnp.float32(0),
-            ended=jnp.asarray(False),
-            observed=normalize.empty(observation.size * (1 + noise)) if policy.observes else None,
-        )
-        # a reset and a step differ in weak types: without this the loop would not type-check
-        first = _typed_as(jax.eval_shape(step, first), first)
-        return jax.lax.while_loop(lambda now: ~now.ended, step, first)
-
-    return episode
-
-
 def make_pure_evaluate(
     environment: Environment,
     policy: Policy,
@@ -146,38 +89,58 @@ def make_pure_evaluate(
     horizon: int | None = None,
     action_noise: float = 0.0,
     common_random_numbers: bool = False,
+    slots: int | None = None,
 ) -> Evaluate:
-    """The population's rollouts, masked, in one loop. See ``make_evaluate`` for the arguments."""
+    """The population's rollouts in one loop: a slot whose episode ends takes the next one.
+
+    The return of an episode does not depend on the slot that plays it, nor on how many there are,
+    but for the order in which a batch of another size is summed. See ``make_evaluate`` for the
+    arguments.
+    """
     length = horizon or environment.spec.horizon
-    episode = make_episode(
-        environment, policy, noise=noise, horizon=length, action_noise=action_noise
-    )
+    act = make_act(policy, environment.spec, noise=noise, action_noise=action_noise)
+    # jitted, so that the loops around them do not trace a simulator again and again
+    reset, simulate = jax.jit(environment.reset), jax.jit(environment.step)
+
+    def begin(key: Key[Array, ""], episode: Int[Array, ""]) -> Slot:
+        reset_key, stream_key = episode_keys(
+            key,
+            episode // rollouts,
+            episode % rollouts,
+            common_random_numbers=common_random_numbers,
+        )
+        state, observation = reset(reset_key)
+        steps, fitness, ended = jnp.int32(0), jnp.float32(0), jnp.asarray(False)
+        return Slot(episode, stream_key, state, observation, steps, fitness, ended)
+
+    def step(slot: Slot, params: Params, moments: normalize.Moments | None) -> tuple[Slot, Array]:
+        seen, action = act(params, moments, slot.observation, slot.stream_key, slot.steps)
+        after = simulate(slot.state, action)
+        moved = slot._replace(
+            state=after.state,
+            observation=after.observation,
+            steps=slot.steps + 1,
+            fitness=slot.fitness + after.reward,
+            ended=after.terminated | (slot.steps + 1 >= length),
+        )
+        return moved, seen
 
     def evaluate(
         key: Key[Array, ""], member: Member, moments: normalize.Moments | None
     ) -> Evaluation:
-        def rollout(i: Int[Array, ""], r: Int[Array, ""], params: Params) -> Episode:
-            keys = episode_keys(key, i, r, common_random_numbers=common_random_numbers)
-            return episode(*keys, params, moments)
-
-        def rollouts_of(i: Int[Array, ""]) -> Episode:
-            return jax.vmap(rollout, (None, 0, None))(i, jnp.arange(rollouts), member(i))
-
-        played = jax.vmap(rollouts_of)(jnp.arange(num_members))
-        observed = None
-        if played.observed is not None:
-            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played.observed)
-            observed = normalize.merge_all(flat)
+        begun = jax.vmap(begin, (None, 0))(key, jnp.arange(num_members * rollouts))
+        played = play(
+            begun,
+            lambda slot, params: step(slot, params, moments),
+            seating(member, num_members=num_members, rollouts=rollouts),
+            slots=slots,
+            observes=policy.observes,
+        )
         return Evaluation(
-            fitness=played.fitness.mean(1),
-            steps=played.steps.sum(1),
-            simulated=played.steps.max() * num_members * rollouts,
-            observed=observed,
+            fitness=played.fitness.reshape(num_members, rollouts).mean(1),
+            steps=played.steps.reshape(num_members, rollouts).sum(1),
+            simulated=played.simulated,
+            observed=played.observed,
         )
 
     return evaluate
-
-
-def _typed_as(like: Any, tree: Any) -> Any:
-    """``tree`` with the dtypes of ``like`` and no weak types, so that a loop compiles once."""
-    return jax.tree.map(lambda x, t: jax.lax.convert_element_type(x, t.dtype), tree, like)

@@ -54,6 +54,7 @@ def build(config: Config) -> Setup:
         horizon=config.horizon,
         action_noise=config.action_noise,
         common_random_numbers=config.common_random_numbers and config.mirrored,
+        slots=config.slots,
         seed=config.seed,
         options=config.task_options,
     )

@@ -136,6 +136,7 @@ class Config:
         noise: N of ×N: after the true observation come N times as many N(0, 1) features.
         horizon: steps after which an episode is cut; the task's own if null.
         rollouts: episodes of each member in a generation.
+        slots: episodes played at once, in rooms written in JAX; null: by device and members.
         members: candidates in a generation (mirrored: half as many directions).
         mirrored: evaluate every perturbation with both signs.
         common_random_numbers: both signs of a perturbation start from the same reset.
@@ -160,6 +161,7 @@ class Config:
     noise: int = 0
     horizon: int | None = None
     rollouts: int = 1
+    slots: int | None = None
     members: int = 256
     mirrored: bool = True
     common_random_numbers: bool = True
@@ -188,8 +190,9 @@ class Config:
         for name in ("noise", "action_noise", "seed"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, "
                      f"got {getattr(self, name)}")  # fmt: skip
-        _require(self.horizon is None or self.horizon >= 1,
-                 f"horizon must be at least 1 or null, got {self.horizon}")  # fmt: skip
+        for name in ("horizon", "slots"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be at least 1 or null, got {value}")
         for name in ("sigma", "sigma_decay"):
             _require(0 < getattr(self, name) < math.inf, f"{name} must be positive, "
                      f"got {getattr(self, name)}")  # fmt: skip
