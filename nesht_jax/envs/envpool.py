@@ -1,22 +1,25 @@
 """Gymnasium's MuJoCo tasks in envpool, a pool of C++ simulators stepped on the host.
 
-Only living episodes are stepped. The pool is float64: its observations are cast on the host, and
-its own XLA interface, which corrupts memory outside 64-bit mode, is never used.
+Only living episodes are stepped, and the policy acts for one half of them while the other half is
+simulated. The pool is float64: its observations are cast on the host, and its own XLA interface,
+which corrupts memory outside 64-bit mode, is never used.
 """
 
 import difflib
+import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import envpool
 import jax
 import jax.numpy as jnp
 import numpy as np
 from envpool.registration import registry
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, Member, Params
-from nesht_jax.envs.rollout import episode_keys, make_act
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
 
@@ -58,7 +61,7 @@ def spec(name: str, options: TaskOptions) -> TaskSpec:
 
 
 class EnvpoolEvaluate:
-    """One slot of the pool for every (member, rollout); each call resets every slot once.
+    """A slot for every (member, rollout), in two pools; each call resets every slot once.
 
     Slot resets are draws of the slot's own stream, so call c sees the c-th draw of every slot:
     ``seek`` gets there by resetting c times, at some ten microseconds a reset.
@@ -83,27 +86,34 @@ class EnvpoolEvaluate:
         member, rollout = np.divmod(np.arange(num_members * rollouts), rollouts)
         stream = (member // 2 if common_random_numbers else member) * rollouts + rollout
         seeds = np.random.SeedSequence(seed).generate_state(stream.max() + 1) >> 1
-        self._make = lambda: envpool.make(
-            name,
-            env_type="gymnasium",
-            num_envs=stream.size,
-            seed=seeds[stream].tolist(),
-            max_episode_steps=horizon or task.horizon,
-            **{"num_threads": len(os.sched_getaffinity(0)), **options},
-        )
-        self._pool = self._make()
+        self._halves = [
+            h for h in np.array_split(np.arange(stream.size, dtype=np.int32), 2) if h.size
+        ]
+        self._make = lambda: [
+            envpool.make(
+                name,
+                env_type="gymnasium",
+                num_envs=half.size,
+                seed=seeds[stream[half]].tolist(),
+                max_episode_steps=horizon or task.horizon,
+                **{"num_threads": len(os.sched_getaffinity(0)), **options},
+            )
+            for half in self._halves
+        ]
+        self._pools = self._make()
         self._calls = 0
-        self._act = _batched_act(policy, task, noise, action_noise)
-        self._prepare = _prepare(num_members, rollouts)
+        self._act = _batched_act(policy, task, action_noise)
         self._features = task.observation_size * (1 + noise)
+        self._jitters = len(task.action_low) if action_noise else 0
         self._observes = policy.observes
 
     def seek(self, calls: int) -> None:
         """Makes the next call number ``calls``."""
         if calls < self._calls:
-            self._pool, self._calls = self._make(), 0
+            self._pools, self._calls = self._make(), 0
         for _ in range(calls - self._calls):
-            self._pool.reset()
+            for pool in self._pools:
+                pool.reset()
         self._calls = calls
 
     def __call__(
@@ -111,57 +121,106 @@ class EnvpoolEvaluate:
     ) -> Evaluation:
         """Plays one episode in every slot, stepping only those that live."""
         self._calls += 1
-        params, keys = self._prepare(member, key)
-        observed = normalize.empty(self._features) if self._observes else None
-        living = np.arange(self._shape[0] * self._shape[1], dtype=np.int32)
-        returns, steps = np.zeros(living.size), np.zeros(living.size, np.int32)
-
-        observation, _ = self._pool.reset()
-        rows, batch = living, np.asarray(observation, np.float32)
-        while living.size:
-            if living.size <= len(batch) // 2 and len(batch) > SMALLEST_BATCH:
-                size = max(-(-len(batch) // 2), SMALLEST_BATCH)
-                params, keys = _take((params, keys), np.resize(rows, size))
-                rows, batch = np.arange(living.size), batch[np.resize(rows, size)]
-            counted = np.zeros(len(batch), bool)
-            counted[rows] = True
-            action, observed = self._act(
-                params, moments, batch, keys, steps[living[0]], observed, counted
+        seed = np.asarray(jax.random.key_data(key)).tolist()
+        games = [
+            _Half(
+                pool,
+                functools.partial(self._act, moments),
+                _members(member, half // self._shape[1]),
+                normalize.empty(self._features) if self._observes else None,
+                np.random.Generator(np.random.SFC64([*seed, number])),
+                (self._features, self._jitters),
             )
-            observation, reward, terminated, truncated, _ = self._pool.step(
-                np.asarray(action, np.float64)[rows], living
-            )
-            returns[living] += reward
-            steps[living] += 1
-            alive = ~(terminated | truncated)
-            living, rows = living[alive], rows[alive]
-            batch[rows] = observation[alive]
-
+            for number, (pool, half) in enumerate(zip(self._pools, self._halves, strict=True))
+        ]
+        for game in games:
+            game.begin()
+        while playing := [game for game in games if game.living.size]:
+            for game in playing:
+                game.turn()
+        returns, steps = (
+            np.concatenate([getattr(game, name) for game in games]).reshape(self._shape)
+            for name in ("returns", "steps")
+        )
+        observed = [game.observed for game in games if game.observed is not None]
         return Evaluation(
-            fitness=jnp.asarray(returns.reshape(self._shape).mean(1), jnp.float32),
-            steps=jnp.asarray(steps.reshape(self._shape).sum(1)),
+            fitness=jnp.asarray(returns.mean(1), jnp.float32),
+            steps=jnp.asarray(steps.sum(1)),
             simulated=jnp.asarray(steps.sum()),
-            observed=observed,
+            observed=functools.reduce(normalize.merge, observed) if observed else None,
         )
 
 
 make_host_evaluate = EnvpoolEvaluate
 
 
-def _prepare(num_members: int, rollouts: int):
-    """Jitted: (member, key) -> params and episode keys of every slot, leading axis slot."""
+class _Half:
+    """Episodes of one pool, as they are played.
 
-    @jax.jit
-    def prepare(member: Member, key: Key[Array, ""]) -> tuple[Params, Key[Array, " slot"]]:
-        params = jax.vmap(member)(jnp.arange(num_members))
-        params = jax.tree.map(lambda x: jnp.repeat(x, rollouts, axis=0), params)
-        slots = jnp.arange(num_members * rollouts)
-        keys = jax.vmap(
-            lambda s: episode_keys(key, s // rollouts, s % rollouts, common_random_numbers=False)[1]
-        )(slots)
-        return params, keys
+    Attributes:
+        living: slots whose episode goes on.
+        returns: so far, of every slot.
+        steps: done, of every slot.
+        observed: moments of what the policies acted on.
+    """
 
-    return prepare
+    def __init__(
+        self,
+        pool: Any,
+        act: Callable[..., tuple[Array, normalize.Moments | None]],
+        params: Params,
+        observed: normalize.Moments | None,
+        random: np.random.Generator,
+        widths: tuple[int, int],
+    ) -> None:
+        self._pool, self._act, self._params, self._random = pool, act, params, random
+        size = len(pool)
+        self.living = np.arange(size, dtype=np.int32)
+        self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
+        self.observed = observed
+        self._rows = self.living  # of the batch below, in which the policy sees the living
+        self._seen, self._jitter = (np.zeros((size, width), np.float32) for width in widths)
+
+    def begin(self) -> None:
+        """Resets every slot and sets the simulator to work on the first actions."""
+        observation, _ = self._pool.reset()
+        self._send(observation)
+
+    def turn(self) -> None:
+        """Takes in what the simulator has done, and sets it to work on the next actions."""
+        observation, reward, terminated, truncated, _ = self._pool.recv()
+        self.returns[self.living] += reward
+        self.steps[self.living] += 1
+        alive = ~(terminated | truncated)
+        self.living, self._rows = self.living[alive], self._rows[alive]
+        if self.living.size:
+            self._send(observation[alive])
+
+    def _send(self, observation: Float[np.ndarray, "living o"]) -> None:
+        if self.living.size <= len(self._seen) // 2 and len(self._seen) > SMALLEST_BATCH:
+            self._shrink(max(-(-len(self._seen) // 2), SMALLEST_BATCH))
+        rows, size = self._rows, observation.shape[1]
+        noise, jitter = (self._seen.shape[1] - size, self._jitter.shape[1])
+        self._seen[rows, :size] = observation
+        self._seen[rows, size:] = self._random.standard_normal((rows.size, noise), np.float32)
+        self._jitter[rows] = self._random.standard_normal((rows.size, jitter), np.float32)
+        counted = np.zeros(len(self._seen), bool)
+        counted[rows] = True
+        action, self.observed = self._act(
+            self._params, self._seen, self._jitter, self.observed, counted
+        )
+        self._pool.send(np.asarray(action)[rows].astype(np.float64), self.living)
+
+    def _shrink(self, size: int) -> None:
+        chosen = np.resize(self._rows, size)
+        self._params = _take(self._params, chosen)
+        self._seen, self._jitter = self._seen[chosen], self._jitter[chosen]
+        self._rows = np.arange(self.living.size)
+
+
+@jax.jit
+def _members(member: Member, indices: Int[Array, " slot"]) -> Params:
+    return jax.vmap(member)(indices)
 
 
 @jax.jit
@@ -169,22 +228,22 @@ def _take(tree: Params, rows: Int[Array, " rows"]) -> Params:
     return jax.tree.map(lambda x: x[rows], tree)
 
 
-def _batched_act(policy: Policy, task: TaskSpec, noise: int, action_noise: float):
+def _batched_act(policy: Policy, task: TaskSpec, action_noise: float):
     """Jitted: the actions of a batch of slots, and the moments with what they saw."""
-    act = make_act(policy, task, noise=noise, action_noise=action_noise)
 
     @jax.jit
     def batched(
-        params: Params,
         moments: normalize.Moments | None,
-        observation: Float[Array, "slot o"],
-        keys: Key[Array, " slot"],
-        step: Int[Array, ""],
+        params: Params,
+        seen: Float[Array, "slot o"],
+        jitter: Float[Array, "slot _"],
         observed: normalize.Moments | None,
-        counted: Array,
+        counted: Bool[Array, " slot"],
     ) -> tuple[Float[Array, "slot a"], normalize.Moments | None]:
-        every = jax.vmap(act, (0, None, 0, 0, None))
-        seen, action = every(params, moments, observation, keys, step)
+        action = jax.vmap(policy.apply, (0, None, 0))(params, moments, seen)
+        if action_noise:
+            low, high = task.action_low[None], task.action_high[None]
+            action = jnp.clip(action + action_noise * jitter, low, high)
         if observed is not None:
             observed = normalize.merge(observed, normalize.of_batch(seen, counted))
         return action, observed

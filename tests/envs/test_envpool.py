@@ -1,5 +1,6 @@
 """The envpool room against plain loops over the same pool."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from nesht_jax import make_evaluate, make_policy, task_names, task_spec
 from nesht_jax.normalize import empty, none, running
 
 envpool = pytest.importorskip("envpool", reason="envpool has wheels for Linux only")
+room = importlib.import_module("nesht_jax.envs.envpool")
+
+KEY = jax.random.key(0)
 
 TASK = "envpool/Hopper-v5"
 MEMBERS = 12
@@ -140,6 +144,86 @@ def test_noise_features_make_a_difference_and_depend_on_the_key():
     )
     np.testing.assert_array_equal(play(0).fitness, play(0).fitness)
     assert (play(0).fitness != play(1).fitness).any()
+
+
+STANDARD_ERRORS = 4
+
+
+@pytest.fixture(scope="module")
+def features():
+    """What an idle policy sees of noise, all episodes alive: [steps, members, features]."""
+    noise, horizon, seen = 4, 40, []
+
+    def watch(policy, task, action_noise):
+        def act(moments, params, batch, jitter, observed, counted):
+            assert counted.all()
+            seen.append(batch[:, task.observation_size :].copy())
+            return np.zeros((len(batch), 3), np.float32), observed
+
+        return act
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "_batched_act", watch)
+        policy = linear_policy(noise)
+        evaluate = make_evaluate(TASK, policy, num_members=40, noise=noise, horizon=horizon)
+        evaluate(jax.random.key(5), Partial(lambda p, i: p, policy.init(KEY)), None)
+    return np.array([np.concatenate(halves) for halves in zip(seen[::2], seen[1::2], strict=True)])
+
+
+@pytest.mark.parametrize(
+    "power, expected, variance", [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]
+)
+def test_noise_features_are_standard_normal(features, power, expected, variance):
+    powers = features.astype(np.float64) ** power
+    assert abs(powers.mean() - expected) < STANDARD_ERRORS * np.sqrt(variance / powers.size)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2], ids=["steps", "members", "features"])
+@pytest.mark.parametrize("lag", [1, 2, 20])
+def test_noise_features_are_independent_across(features, axis, lag):
+    noise = np.moveaxis(features, axis, 0)
+    products = noise[lag:] * noise[:-lag]
+    assert abs(products.mean()) < STANDARD_ERRORS / np.sqrt(products.size)
+    assert len(np.unique(features)) > 0.99 * features.size
+
+
+def test_the_policy_acts_for_one_half_while_the_other_is_simulated(monkeypatch):
+    """Both halves are at work before either is waited for; then each is sent back at once."""
+    calls, make = [], envpool.make
+
+    def watched(*arguments, **options):
+        pool = make(*arguments, **options)
+        name = len({number for number, _ in calls})
+        for verb in ("send", "recv"):
+            original = getattr(pool, verb)
+
+            def call(*a, verb=verb, original=original, name=name, **k):
+                calls.append((name, verb))
+                return original(*a, **k)
+
+            setattr(pool, verb, call)
+        calls.append((name, "made"))
+        return pool
+
+    monkeypatch.setattr(envpool, "make", watched)
+    policy = linear_policy()
+    evaluate = make_evaluate(TASK, policy, num_members=8, horizon=3)
+    calls.clear()
+    evaluate(jax.random.key(0), Partial(lambda p, i: p, policy.init(KEY)), None)
+    start = [(0, "recv"), (0, "send"), (1, "recv"), (1, "send")]  # of the resets first
+    assert calls == start * 3 + [(0, "recv"), (1, "recv")]
+
+
+def test_the_answer_does_not_depend_on_the_threads():
+    policy = linear_policy(noise=2)
+    _, member = members(policy)
+    one, three = (
+        make_evaluate(TASK, policy, num_members=MEMBERS, noise=2, options={"num_threads": n})(
+            jax.random.key(3), member, None
+        )
+        for n in (1, 3)
+    )
+    np.testing.assert_array_equal(one.fitness, three.fitness)
 
 
 def test_an_unknown_option_names_the_nearest():
