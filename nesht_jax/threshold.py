@@ -13,6 +13,15 @@ from jaxtyping import Array, Int
 
 from nesht_jax.contract import Params
 
+TRIALS = 8
+"""Magnitudes tried in one counting pass; a multiple of four."""
+
+SAMPLE = 2**13
+"""Entries of the sample that says where to begin, in vectors at least eight times as long."""
+
+BLOCK = 2**10
+"""Entries counted at once on a CPU, whose innermost cache holds their counters."""
+
 Rule = Literal["top_k", "stale_quantile", "signed_quantile"]
 Scope = Literal["all", "layer"] | Callable[[tuple[str, ...]], Hashable | None]
 
@@ -49,51 +58,150 @@ def hard_threshold(params: Params, k: int | Int[Array, ""]) -> Params:
 def largest(params: Params, k: int | Int[Array, ""]) -> Params:
     """The mask of H_k: True at the min(k, d) entries that it keeps.
 
-    The k-th largest magnitude is found by bisection on its bit pattern, one counting pass a bit,
-    and so is, where it is tied, the flat index up to which the tied are kept: exact, O(d) memory,
-    no sort, and a sum is all that crosses devices.
+    Searches for a magnitude that exactly k entries reach, several trials a counting pass, the first
+    of them between those that a sample suggests: exact, O(d) memory, no sort, and counts are all
+    that crosses devices. Where the k-th magnitude is tied there is none; then the flat index up to
+    which the tied are kept is searched by bisection.
     """
     leaves, treedef = jax.tree.flatten(params)
-    magnitudes = [_magnitude_bits(leaf, jnp.result_type(*leaves)) for leaf in leaves]
-    dtype = magnitudes[0].dtype
+    dtype = jnp.result_type(*leaves)
+    k = jnp.minimum(jnp.asarray(k, jnp.int32), sum(leaf.size for leaf in leaves))
+    found = _search(leaves, k, dtype)
+    exact = found.reach_low <= k
+    # kept are all that reach the bar and the first of those just below it, as many as are wanted
+    bar = jnp.where(exact, found.low, found.high)
+    wanted = k - jnp.where(exact, found.reach_low, found.reach_high)
+    ends = list(itertools.accumulate(leaf.size for leaf in leaves))
 
-    def count(predicate: Callable[[Array], Array]) -> Array:
-        return jnp.array([jnp.sum(predicate(m), dtype=jnp.int32) for m in magnitudes]).sum()
-
-    def set_bit(i: Array, found: Array) -> Array:
-        trial = found | (jnp.ones((), dtype) << (bits - 1 - i).astype(dtype))
-        return jnp.where(count(lambda m: m >= trial) >= k, trial, found)
-
-    bits = jnp.iinfo(dtype).bits - 1
-    kth = jax.lax.fori_loop(0, bits, set_bit, jnp.zeros((), dtype))
-    wanted = jnp.asarray(k, jnp.int32) - count(lambda m: m > kth)
-    tied = count(lambda m: m == kth)
-
-    def all_tied() -> list[Array]:
-        return [m >= kth for m in magnitudes]
-
-    def first_tied() -> list[Array]:
-        ends = list(itertools.accumulate(m.size for m in magnitudes))
-        places = [
-            end - m.size + jnp.arange(m.size, dtype=jnp.int32).reshape(m.shape)
-            for end, m in zip(ends, magnitudes, strict=True)
+    def just_below(before: Int[Array, ""]) -> list[Array]:
+        """Masks of the entries just below the bar, up to a flat index."""
+        return [
+            (_magnitude(leaf, dtype) == bar - 1)
+            & (
+                end - leaf.size + jnp.arange(leaf.size, dtype=jnp.int32).reshape(leaf.shape)
+                < before
+            )
+            for end, leaf in zip(ends, leaves, strict=True)
         ]
 
-        def before(bound: Array) -> list[Array]:
-            return [(m == kth) & (at < bound) for m, at in zip(magnitudes, places, strict=True)]
+    def set_bit(i: Array, bound: Int[Array, ""]) -> Int[Array, ""]:
+        trial = bound | (jnp.int32(1) << (30 - i))
+        counts = [jnp.sum(tied, dtype=jnp.int32) for tied in just_below(trial)]
+        return jnp.where(jnp.stack(counts).sum() <= wanted, trial, bound)
 
-        def set_bit_of_bound(i: Array, bound: Array) -> Array:
-            trial = bound | (jnp.int32(1) << (30 - i))
-            tied_before = jnp.array([jnp.sum(tie, dtype=jnp.int32) for tie in before(trial)]).sum()
-            return jnp.where(tied_before <= wanted, trial, bound)
+    bound = jax.lax.cond(
+        wanted > 0, lambda: jax.lax.fori_loop(0, 31, set_bit, jnp.int32(0)), lambda: jnp.int32(0)
+    )
+    masks = [
+        (_magnitude(leaf, dtype) >= bar) | tied
+        for leaf, tied in zip(leaves, just_below(bound), strict=True)
+    ]
+    return jax.tree.unflatten(treedef, masks)
 
-        bound = jax.lax.fori_loop(0, 31, set_bit_of_bound, jnp.int32(0))
-        return [(m > kth) | tie for m, tie in zip(magnitudes, before(bound), strict=True)]
 
-    return jax.tree.unflatten(treedef, jax.lax.cond(tied <= wanted, all_tied, first_tied))
+class _Bracket(NamedTuple):
+    """At least k magnitudes reach ``low``, at most k reach ``high``."""
+
+    low: Array
+    high: Array
+    reach_low: Int[Array, ""]
+    reach_high: Int[Array, ""]
 
 
-def _magnitude_bits(x: Array, dtype: Any) -> Array:
+def _search(leaves: list[Array], k: Int[Array, ""], dtype: Any) -> _Bracket:
+    """Narrows the bracket until k or fewer reach its low end, or no magnitude is inside."""
+    total = sum(leaf.size for leaf in leaves)
+    beyond = _magnitude(jnp.array(jnp.nan, dtype), dtype) + 1
+    bracket = _Bracket(jnp.zeros_like(beyond), beyond, jnp.int32(total), jnp.int32(0))
+
+    def narrow(bracket: _Bracket, trials: Array) -> _Bracket:
+        reach = _reaching(leaves, trials, dtype)
+        enough = reach >= k
+        return _Bracket(
+            jnp.max(jnp.where(enough, trials, bracket.low)),
+            jnp.min(jnp.where(enough, bracket.high, trials)),
+            jnp.min(jnp.where(enough, reach, bracket.reach_low)),
+            jnp.max(jnp.where(enough, bracket.reach_high, reach)),
+        )
+
+    if total >= 8 * SAMPLE and not any(map(_split, leaves)):
+        sample = jnp.concatenate([leaf.ravel()[:: total // SAMPLE] for leaf in leaves])
+        expected = k.astype(jnp.float32) * (sample.size / total)
+        slack = 3 * jnp.sqrt(expected * (1 - expected / sample.size)) + 1
+        ranks = jnp.clip(expected + jnp.array([1, -1]) * slack, 1, sample.size).astype(jnp.int32)
+        low, high = jax.vmap(lambda rank: _search([sample], rank, dtype).low)(ranks)
+        bracket = narrow(bracket, _between(low, high, jnp.linspace(0, 1, TRIALS)))
+    return jax.lax.while_loop(
+        lambda b: (b.reach_low > k) & (b.high - b.low > 1),
+        lambda b: narrow(b, _trials(b, k)),
+        bracket,
+    )
+
+
+def _trials(bracket: _Bracket, k: Int[Array, ""]) -> Array:
+    """Magnitudes inside the bracket: two at its thirds, which narrow it whatever lies there, the
+    others where the k-th is if all are spread evenly, give or take two standard deviations."""
+    inside = (bracket.reach_low - bracket.reach_high).astype(jnp.float32)
+    share = (bracket.reach_low - k) / inside
+    near = share + jnp.linspace(-1, 1, TRIALS - 2) / jnp.sqrt(inside)
+    places = jnp.concatenate([jnp.array([1 / 3, 2 / 3]), near])
+    return jnp.clip(_between(bracket.low, bracket.high, places), bracket.low + 1, bracket.high - 1)
+
+
+def _between(low: Array, high: Array, places: Array) -> Array:
+    width = high - low
+    offset = jnp.clip(places, 0, 1) * width.astype(jnp.float32)
+    return low + jnp.minimum(offset.astype(low.dtype), width)
+
+
+def _reaching(leaves: list[Array], trials: Array, dtype: Any) -> Int[Array, " trials"]:
+    """How many magnitudes reach each trial."""
+
+    def at_once(leaf: Array, trials: Array) -> Array:
+        magnitude = _magnitude(leaf, dtype)
+        return jnp.stack([jnp.sum(magnitude >= t, dtype=jnp.int32) for t in trials])
+
+    def in_blocks(leaf: Array, trials: Array) -> Array:
+        # A large sum's terms XLA writes to memory before it adds them, but not those of a loop.
+        # Four counters share 32 bits, so 255 blocks may be counted before they are read.
+        blocks, flat, fours = leaf.size // BLOCK, leaf.ravel(), trials.reshape(-1, 4)
+        shifts = 8 * jnp.arange(4, dtype=jnp.uint32)
+
+        def count_block(i: Array, counters: list[Array]) -> list[Array]:
+            magnitude = _magnitude(jax.lax.dynamic_slice(flat, (i * BLOCK,), (BLOCK,)), dtype)
+            return [
+                counter
+                + sum((magnitude >= t).astype(jnp.uint32) << (8 * i) for i, t in enumerate(four))
+                for counter, four in zip(counters, fours, strict=True)
+            ]
+
+        def count_many(run: Array, reach: Array) -> Array:
+            first, zero = 255 * run, [jnp.zeros(BLOCK, jnp.uint32) for _ in fours]
+            last = jnp.minimum(first + 255, blocks)
+            counters = jnp.stack(jax.lax.fori_loop(first, last, count_block, zero))
+            apart = (counters[:, None] >> shifts[None, :, None]) & 255
+            return reach + apart.sum(2, dtype=jnp.int32).ravel()
+
+        rest = at_once(flat[blocks * BLOCK :], trials)
+        return jax.lax.fori_loop(0, -(-blocks // 255), count_many, rest)
+
+    return sum(
+        (
+            at_once(leaf, trials)
+            if leaf.size < 4 * BLOCK or _split(leaf)
+            else jax.lax.platform_dependent(leaf, trials, cpu=in_blocks, default=at_once)
+            for leaf in leaves
+        ),
+        jnp.zeros(trials.shape, jnp.int32),
+    )
+
+
+def _split(leaf: Array) -> bool:
+    """Whether devices share the leaf by its type: then it is summed as it lies, and not sliced."""
+    return any(axis is not None for axis in jax.typeof(leaf).sharding.spec)
+
+
+def _magnitude(x: Array, dtype: Any) -> Array:
     """|x| as unsigned integers that order as the magnitudes do, every NaN above inf and equal.
 
     Integers, because a float comparison may flush subnormals to zero, and drops NaN.

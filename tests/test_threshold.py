@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nesht_jax import threshold
 from nesht_jax.threshold import (
     hard_threshold,
     hard_thresholding,
@@ -151,6 +152,30 @@ def test_is_the_nearest_k_sparse_point(seed, k):
 NORMAL = np.random.default_rng(1).normal(size=SIZE).astype(np.float32)
 
 
+LARGE = 3000
+LARGE_VECTORS = {
+    "normal": np.random.default_rng(5).normal(size=LARGE),
+    "heavy tails": np.random.default_rng(6).standard_cauchy(size=LARGE) ** 3,
+    "few values": np.random.default_rng(7).integers(-3, 4, LARGE),
+    "one value": np.full(LARGE, -2.5),
+    "a sample that misleads": np.where(np.arange(LARGE) % 7 == 0, 1e-30, np.arange(LARGE) + 1.0),
+    "mostly zeros": np.where(np.arange(LARGE) % 50 == 3, np.arange(LARGE), 0),
+    "one enormous": np.where(np.arange(LARGE) == 2000, 1e38, 1e-38),
+    "neighbours": np.float32(1.0) + np.arange(LARGE) * np.float32(2**-23),
+    "NaN and infinities": np.where(np.arange(LARGE) % 3 == 0, np.nan, np.inf),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_VECTORS)
+def test_large_vectors_are_sampled_and_counted_in_blocks(monkeypatch, name):
+    monkeypatch.setattr(threshold, "SAMPLE", 64)
+    monkeypatch.setattr(threshold, "BLOCK", 128)
+    flat = LARGE_VECTORS[name].astype(np.float32)
+    mask = jax.jit(lambda x, k: largest([x[:900].reshape(30, 30), x[900:]], k))
+    for k in (0, 1, 7, 300, 1501, LARGE - 1, LARGE, LARGE + 5):
+        np.testing.assert_array_equal(flattened(mask(flat, k)), oracle_mask(flat, k), str(k))
+
+
 def test_is_idempotent():
     once = jitted_threshold(NORMAL, 5)
     np.testing.assert_array_equal(jitted_threshold(once, 5), once)
@@ -204,13 +229,16 @@ def test_a_leaf_that_is_not_floating_point_is_refused(dtype):
 
 
 @pytest.mark.parametrize("axis", ["Auto", "Explicit"])
-def test_on_eight_devices_the_same(axis, tmp_path):
-    script = """
+@pytest.mark.parametrize("sample, block", [(2**16, 2**13), (4, 2)])
+def test_on_eight_devices_the_same(axis, sample, block, tmp_path):
+    script = f"""
 import sys
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from nesht_jax import threshold
 from nesht_jax.threshold import hard_threshold
 
+threshold.SAMPLE, threshold.BLOCK = {sample}, {block}
 mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType[sys.argv[3]],))
 split = NamedSharding(mesh, PartitionSpec("devices"))
 x = jax.device_put(np.load(sys.argv[1]), split)
