@@ -5,10 +5,11 @@ import os
 import shutil
 import tempfile
 
-# one program compiles once for all tests and the processes they start
-CACHE = tempfile.mkdtemp()
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # one program compiles once for all tests, workers and the processes they start
+    CACHE = tempfile.mkdtemp()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 import jax  # noqa: E402  (it reads the variable once)
 import jaxtyping  # noqa: E402

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nesht_jax.run.cli import _files_as_options, _parser, main
+from nesht_jax.run.cli import _as_parsed, _parser, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,7 +29,7 @@ def test_commands_parse(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     argv = shlex.split(command)[1:]
     if "--help" not in argv:
-        assert _parser().parse_args(_files_as_options(argv)).command == argv[0]
+        assert _parser().parse_args(_as_parsed(argv)).command == argv[0]
 
 
 def test_the_first_command_trains(monkeypatch, tmp_path, capsys):

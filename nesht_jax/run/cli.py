@@ -1,8 +1,11 @@
-"""The command line: ``nesht train | eval | envs``."""
+"""The command line: ``nesht train | eval | envs | bench``."""
 
 import argparse
+import ast
 import json
+import os
 import re
+import runpy
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,13 +24,23 @@ from nesht_jax.run.train import Result, train
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. Bad input ends with one sentence on standard error and exit code 2."""
-    argv = _files_as_options(list(sys.argv[1:] if argv is None else argv))
+    argv = _as_parsed(list(sys.argv[1:] if argv is None else argv))
+    _keep_compilations()
     try:
         given = _parser().parse_args(argv)
-        return {"train": _train, "eval": _eval, "envs": _envs}[given.command](given, argv)
+        commands = {"train": _train, "eval": _eval, "envs": _envs, "bench": _bench}
+        return commands[given.command](given, argv)
     except (argparse.ArgumentError, ValueError) as error:
         print(f"nesht: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _keep_compilations() -> None:
+    """Compiled programs go to the user's cache folder, unless JAX's own variable names another."""
+    option = "jax_compilation_cache_dir"
+    if getattr(jax.config, option) is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update(option, str(caches / "nesht_jax"))
 
 
 def _parser() -> ArgumentParser:
@@ -40,6 +53,7 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand("train", _train_parser(), help="train a policy")
     commands.add_subcommand("eval", _eval_parser(), help="evaluate what a run has learned")
     commands.add_subcommand("envs", _envs_parser(), help="list the tasks")
+    commands.add_subcommand("bench", _bench_parser(), help="measure speed")
     return parser
 
 
@@ -82,8 +96,22 @@ def _envs_parser() -> ArgumentParser:
     return parser
 
 
-def _files_as_options(argv: list[str]) -> list[str]:
-    """``train a.yaml b.yaml …`` as ``train --config=a.yaml --config=b.yaml …``."""
+def _bench_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        exit_on_error=False,
+        usage="nesht bench [NAME [options]]",
+        description="Make one table of measurements; without a name, list them.",
+    )
+    parser.add_argument("name", nargs="?", help="of the table")
+    parser.add_argument("options", nargs="*", help="see `nesht bench NAME --help`")
+    return parser
+
+
+def _as_parsed(argv: list[str]) -> list[str]:
+    """``train a.yaml b.yaml …`` as ``train --config=a.yaml --config=b.yaml …``, and
+    ``bench NAME …`` as ``bench NAME -- …``: what follows belongs to the script."""
+    if argv[:1] == ["bench"] and not argv[1:2] == ["--help"]:
+        return [*argv[:2], *(["--", *argv[2:]] if argv[2:] else [])]
     if argv[:1] != ["train"]:
         return argv
     count = next((i for i, a in enumerate(argv[1:]) if a.startswith("-")), len(argv) - 1)
@@ -194,6 +222,28 @@ def _envs(given: Namespace, argv: list[str]) -> int:
                 console.print(f"  {task}", highlight=False)
         except ValueError as missing:
             console.print(f"  {missing}", soft_wrap=True)
+    return 0
+
+
+def _bench(given: Namespace, argv: list[str]) -> int:
+    """Runs a script of ``benchmarks/``, which is part of a checkout, not of an installation."""
+    folder = Path(__file__).parents[2] / "benchmarks"
+    scripts = {path.stem: path for path in folder.glob("*.py") if "def main" in path.read_text()}
+    if not scripts:
+        raise ValueError(
+            "benchmarks come with a checkout of the repository: pip install -e . in it"
+        )
+    name, options = given.bench.name, given.bench.options
+    if name is None:
+        for name, path in sorted(scripts.items()):
+            about = ast.get_docstring(ast.parse(path.read_text())) or ""
+            print(f"{name:12} {about.partition(chr(10))[0]}")
+        return 0
+    if name not in scripts:
+        raise ValueError(f"unknown benchmark {name!r}; {nearest(name, scripts)}")
+    sys.argv = [str(scripts[name]), *options]
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(scripts[name]), run_name="__main__")
     return 0
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
@@ -91,7 +92,7 @@ def _loop(
     evaluate_centre = CentreEvaluator(
         config, setup.policy, episodes=config.evaluate_episodes, seed=config.seed + 1
     )
-    advance = _make_advance(setup)
+    advance = make_advance(setup)
     calls = 1
     if not metrics.rows:
         metrics.append({"generation": 0, "evaluation": _evaluation(config, evaluate_centre, state)})
@@ -118,7 +119,7 @@ def _loop(
     return state
 
 
-def _make_advance(setup: Setup) -> Callable[[State, int], tuple[State, list[Row]]]:
+def make_advance(setup: Setup) -> Callable[[State, int], tuple[State, list[Row]]]:
     """``(state, n) -> (state after n generations, their rows)``, n at most 64.
 
     A pure room does them in one compiled call with a traced n, so that one program serves every n
@@ -141,7 +142,7 @@ def _make_advance(setup: Setup) -> Callable[[State, int], tuple[State, list[Row]
 
     generation = make_generation(setup.algorithm, setup.evaluate)
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def several(state: State, n: Any) -> tuple[State, Any]:
         out = jax.eval_shape(generation, state)[1]
         table = jax.tree.map(lambda x: jnp.zeros((MOST_GENERATIONS_A_CALL, *x.shape), x.dtype), out)

@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from nesht_jax.run.cli import main
+from nesht_jax.run.cli import _keep_compilations, main
 
 
 def complaint(capsys, *argv):
@@ -27,6 +28,8 @@ def complaint(capsys, *argv):
         (["train", "--threshold.sparsity=1"], "sparsity must be in [0, 1), got 1"),
         (["train", "--threshold.sparsity=much"], "threshold.sparsity must be float, got much"),
         (["train", "--horizon=soon"], "horizon must be int or null, got soon"),
+        (["train", "--slots=0"], "slots must be at least 1 or null, got 0"),
+        (["train", "--task=envpool/Hopper-v5", "--slots=4"], "slots are for rooms written in JAX"),
         (["train", "--members=5"], "members must be even if mirrored, got 5"),
         (["train", "--task=envpool/Hoper-v5"], "the nearest are envpool/Hopper-v5"),
         (["train", "--task=mujoco/hopper"], "unknown room 'mujoco'"),
@@ -36,6 +39,7 @@ def complaint(capsys, *argv):
         (["train", "--resume=nowhere"], "there is no run folder nowhere"),
         (["eval"], "run"),
         (["eval", "nowhere"], "there is no run folder nowhere"),
+        (["bench", "treshold"], "unknown benchmark 'treshold'; did you mean threshold"),
         (["envs", "brx"], "did you mean brax"),
     ],
 )
@@ -92,7 +96,29 @@ def test_train_resume_eval(capsys, tmp_path):
     assert "without threshold" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["envs"]])
+@pytest.mark.parametrize(
+    "variables, folder",
+    [
+        ({"XDG_CACHE_HOME": "/caches"}, "/caches/nesht_jax"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/home"}, "/home/.cache/nesht_jax"),
+    ],
+)
+def test_what_is_compiled_goes_to_the_users_cache_folder(monkeypatch, variables, folder):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        _keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == folder
+        jax.config.update("jax_compilation_cache_dir", "chosen")
+        _keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == "chosen"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["envs"], ["bench"]])
 def test_help(command):
     run = subprocess.run(
         [sys.executable, "-m", "nesht_jax.run.cli", *command, "--help"],
@@ -101,6 +127,19 @@ def test_help(command):
     )
     assert run.returncode == 0 and run.stderr == ""
     assert "usage: nesht" in run.stdout
+
+
+def test_bench_lists_its_tables_and_makes_one(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["bench"]) == 0
+    assert "threshold    H_k: the mask of the k largest" in capsys.readouterr().out
+    out = tmp_path / "table.csv"
+    options = ["--sizes=1000", "--repeats=2", f"--out={out}"]
+    assert main(["bench", "threshold", *options]) == 0
+    versions, header, first, *_ = out.read_text().splitlines()
+    assert versions.startswith("# ") and " cores, Python " in versions
+    assert header.split(",")[:3] == ["d", "k", "method"]
+    assert first.split(",")[:3] == ["1000", "100", "hard_threshold"]
 
 
 def test_envs_lists_every_room(capsys):
