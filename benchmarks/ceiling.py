@@ -1,26 +1,32 @@
-"""Useful training steps per second over bare envpool stepping with the same threads.
+"""Useful training steps per second over bare stepping of the same simulator with zero actions.
+
+    python benchmarks/ceiling.py --tasks envpool/HalfCheetah-v5 --noise 5 20
 
 Training and the bare loop alternate in one process, so that a noisy machine slows both: read the
-ratio, not the rates. The bare loop steps as many environments as there are members, with zero
-actions, and lets envpool reset them.
-
-    python benchmarks/ceiling.py
+ratio, not the rates. envpool steps as many environments as there are members, on the same threads,
+and resets them itself; it waits for each step, where training overlaps the policy with it, so the
+ratio may exceed 1. A simulator written in JAX steps as many as there are slots, in a scan.
 """
 
 import argparse
-import csv
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import envpool
 import jax
+import jax.numpy as jnp
 import numpy as np
-from versions import versions
+from table import write
 
-from nesht_jax.nesht import make_generation
+from nesht_jax.envs import make_environment
+from nesht_jax.envs.queue import default_slots
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config, PolicyConfig
+from nesht_jax.run.train import make_advance
+
+SCAN = 100
+"""Steps of a bare scan between two looks at the clock."""
 
 
 def main() -> None:
@@ -30,51 +36,38 @@ def main() -> None:
         for noise in options.noise:
             rows.append(measure(task, noise, options))
             print(rows[-1], flush=True)
-    with options.out.open("w", newline="") as file:
-        file.write(f"# {versions()}\n")
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
+            write(options.out, rows)
 
 
 def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
     """Median and spread of the ratio over alternating rounds."""
+    host = task.startswith("envpool/")
     config = Config(
-        task=f"envpool/{task}",
+        task=task,
         noise=noise,
         members=options.members,
-        task_options={"num_threads": options.threads},
+        horizon=options.horizon,
+        task_options={"num_threads": options.threads} if host else {},
         policy=PolicyConfig(hidden=tuple(options.hidden)),
     )
     setup = build(config)
-    algorithm = setup.algorithm._replace(tell=jax.jit(setup.algorithm.tell))
-    generation = make_generation(algorithm, setup.evaluate)
+    advance = make_advance(setup)
     started = time.perf_counter()
-    state = setup.state
-    for _ in range(options.warm_up):
-        state, _ = generation(state)
+    state, _ = advance(setup.state, options.warm_up)
     warm_up = time.perf_counter() - started
+    slots = options.members if host else default_slots(options.members)
+    step = bare_pool(task, slots, options.threads) if host else bare_scan(task, slots)
 
-    pool = envpool.make(
-        task,
-        env_type="gymnasium",
-        num_envs=options.members,
-        num_threads=options.threads,
-        seed=0,
-    )
-    pool.reset()
-    still = np.zeros((options.members, *pool.action_space.shape))
     training, bare = [], []
     for _ in range(options.rounds):
         started, steps = time.perf_counter(), 0
         while time.perf_counter() - started < options.seconds:
-            state, (_, useful, _) = generation(state)
-            steps += int(useful)
+            state, rows = advance(state, 1)
+            steps += rows[0]["steps"]
         training.append(steps / (time.perf_counter() - started))
         started, steps = time.perf_counter(), 0
         while time.perf_counter() - started < options.seconds:
-            pool.step(still)
-            steps += options.members
+            steps += step()
         bare.append(steps / (time.perf_counter() - started))
     ratios = [t / b for t, b in zip(training, bare, strict=True)]
     return {
@@ -82,7 +75,7 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         "noise": noise,
         "hidden": "x".join(map(str, options.hidden)) or "linear",
         "members": options.members,
-        "threads": options.threads,
+        "batch": slots,
         "generations_before": options.warm_up,
         "warm_up_seconds": round(warm_up, 1),
         "useful_steps_per_second": round(statistics.median(training)),
@@ -93,12 +86,58 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
     }
 
 
+def bare_pool(task: str, size: int, threads: int) -> Callable[[], int]:
+    """One step of every environment of a pool; returns how many steps that were."""
+    import envpool
+
+    pool = envpool.make(
+        task.removeprefix("envpool/"),
+        env_type="gymnasium",
+        num_envs=size,
+        num_threads=threads,
+        seed=0,
+    )
+    pool.reset()
+    still = np.zeros((size, *pool.action_space.shape))
+
+    def step() -> int:
+        pool.step(still)
+        return size
+
+    return step
+
+
+def bare_scan(task: str, size: int) -> Callable[[], int]:
+    """A hundred steps of a batch; whoever has fallen lies there."""
+    environment = make_environment(task)
+    action = jnp.zeros((size, len(environment.spec.action_low)))
+
+    @jax.jit
+    def scan(states):
+        def step(states, _):
+            after = jax.vmap(environment.step)(states, action)
+            return jax.tree.map(lambda x, s: x.astype(s.dtype), after.state, states), after.reward
+
+        return jax.lax.scan(step, states, length=SCAN)[0]
+
+    states, _ = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(0), size))
+    jax.block_until_ready(scan(states))
+
+    def step() -> int:
+        jax.block_until_ready(scan(states))
+        return SCAN * size
+
+    return step
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", nargs="+", default=["Hopper-v5", "HalfCheetah-v5"])
+    tasks = ["envpool/Hopper-v5", "envpool/HalfCheetah-v5"]
+    parser.add_argument("--tasks", nargs="+", default=tasks)
     parser.add_argument("--noise", type=int, nargs="+", default=[5])
     parser.add_argument("--hidden", type=int, nargs="*", default=[])
     parser.add_argument("--members", type=int, default=256)
+    parser.add_argument("--horizon", type=int, help="instead of the task's own")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warm-up", type=int, default=10, help="generations before measuring")
     parser.add_argument("--rounds", type=int, default=5)

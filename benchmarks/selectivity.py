@@ -7,13 +7,13 @@ is there, evaluates each final centre, and writes one CSV row a run and one a sp
 """
 
 import argparse
-import csv
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import jsonargparse
 import numpy as np
-from versions import versions
+from table import write
 
 from nesht_jax.run.config import Config, add_config_arguments, from_arguments
 from nesht_jax.run.evaluate import evaluate_run
@@ -62,7 +62,7 @@ def measure(base: Config, sparsity: float, seed: int, options: argparse.Namespac
         "return": round(scores.thresholded.mean, 1),
         "standard_error": round(scores.thresholded.standard_error, 1),
         "return_unthresholded": round(scores.centre.mean, 1),
-        "return_last_evaluations": round(np.mean([e["mean"] for e in evaluations[-LAST:]]), 1),
+        "return_last_evaluations": round(fmean(e["mean"] for e in evaluations[-LAST:]), 1),
         "sparsity_realised": round(scores.thresholded_sparsity, 3),
         "segment_ratio": round(true / np.mean(noise), 2) if np.mean(noise) else float("inf"),
         "segment_ratio_unthresholded": round(_ratio(result.state.params, config.noise), 2),
@@ -77,15 +77,6 @@ def _ratio(params: dict, noise: int) -> float:
 
     true, *rest = (float(n) for n in segment_norms(params, noise))
     return true / float(np.mean(rest))
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    """The table, with the versions it was made with in the first line."""
-    with path.open("w", newline="") as file:
-        file.write(f"# {versions()}\n")
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
 
 
 def summarise(rows: list[dict]) -> None:

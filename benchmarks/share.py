@@ -1,0 +1,96 @@
+"""Useful share of simulated steps in generation 1, and wall time against the masked scan.
+
+    python benchmarks/share.py
+
+The masked scan steps every member to the horizon and ignores what comes after the end: its time is
+that of ``--masked-steps`` of its steps, all alike, times horizon over these.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from table import timed, write
+
+from nesht_jax.envs import make_environment
+from nesht_jax.envs.queue import default_slots
+from nesht_jax.nesht import generation_keys
+from nesht_jax.run.build import build
+from nesht_jax.run.config import Config
+
+
+def main() -> None:
+    options = _parse()
+    rows = []
+    for members in options.members:
+        for task in options.tasks:
+            rows.append(measure(task, members, options))
+            print(rows[-1], flush=True)
+            write(options.out, rows)
+
+
+def measure(task: str, members: int, options: argparse.Namespace) -> dict:
+    """One row: the queue, and the masked scan of the same simulator."""
+    slots = options.slots or default_slots(members)
+    config = Config(task=task, noise=options.noise, members=members, slots=slots)
+    setup = build(config)
+    state = setup.state
+    _, key = generation_keys(state)
+    member = jax.tree_util.Partial(setup.algorithm.member, state)
+    evaluate = jax.jit(setup.evaluate)
+    played = evaluate(key, member, state.moments)
+    queue = timed(lambda: evaluate(key, member, state.moments), repeats=options.repeats)
+    steps, simulated = int(played.steps.sum()), int(played.simulated)
+    masked, horizon = masked_seconds(task, members, options)
+    return {
+        "task": task,
+        "members": members,
+        "slots": slots,
+        "useful_steps": steps,
+        "longest_episode": int(played.steps.max()),
+        "useful_share": round(steps / simulated, 3),
+        "useful_share_masked": round(steps / (members * horizon), 4),
+        "seconds": round(queue.median, 3),
+        "seconds_low": round(queue.low, 3),
+        "seconds_high": round(queue.high, 3),
+        "useful_steps_per_second": round(steps / queue.median),
+        "masked_seconds": round(masked, 2),
+        "times_shorter": round(masked / queue.median, 1),
+    }
+
+
+def masked_seconds(task: str, members: int, options: argparse.Namespace) -> tuple[float, int]:
+    """Of stepping every member to the horizon, with zero actions and no policy: it flatters the
+    scan. And the horizon."""
+    environment = make_environment(task)
+    action = jnp.zeros((members, len(environment.spec.action_low)))
+
+    @jax.jit
+    def scan(states):
+        def step(states, _):
+            after = jax.vmap(environment.step)(states, action)
+            return jax.tree.map(lambda x, s: x.astype(s.dtype), after.state, states), after.reward
+
+        return jax.lax.scan(step, states, length=options.masked_steps)
+
+    states, _ = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(0), members))
+    horizon = environment.spec.horizon
+    return timed(lambda: scan(states), repeats=1).median * horizon / options.masked_steps, horizon
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    tasks = ["mjx/hopper", "mjx/walker2d", "mjx/ant", "mjx/humanoid"]
+    parser.add_argument("--tasks", nargs="+", default=tasks)
+    parser.add_argument("--members", type=int, nargs="+", default=[256, 4096])
+    parser.add_argument("--noise", type=int, default=5)
+    parser.add_argument("--slots", type=int, help="instead of the default number")
+    parser.add_argument("--masked-steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/share.csv"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
