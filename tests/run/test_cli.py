@@ -100,7 +100,7 @@ def test_train_resume_eval(capsys, tmp_path):
     "variables, folder",
     [
         ({"XDG_CACHE_HOME": "/caches"}, "/caches/nesht_jax"),
-        ({"XDG_CACHE_HOME": "", "HOME": "/home"}, "/home/.cache/nesht_jax"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/user"}, "/user/.cache/nesht_jax"),
     ],
 )
 def test_what_is_compiled_goes_to_the_users_cache_folder(monkeypatch, variables, folder):
