@@ -66,7 +66,11 @@ def _rooms():
     watching = PolicyConfig(normalization="running")
     common = {"threshold": tiny, "policy": watching, "members": 8, "generations": 9, "noise": 2}
     yield pytest.param({"task": "probe/countdown", **common}, id="probe")
-    yield pytest.param({"task": "envpool/Hopper-v5", "action_noise": 0.1, **common}, id="envpool")
+    yield pytest.param(
+        {"task": "envpool/Hopper-v5", "action_noise": 0.1, **common},
+        id="envpool",
+        marks=pytest.mark.slow,
+    )
     slow = {**common, "members": 2, "horizon": 3}
     yield pytest.param({"task": "mjx/hopper", **slow}, id="mjx", marks=pytest.mark.slow)
     yield pytest.param(
