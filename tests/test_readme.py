@@ -13,7 +13,7 @@ from nesht_jax.run.cli import _as_parsed, _parser, main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"(?:^|&& |`)(nesht (?:train|eval|envs)[^#`\n]*)", README, re.MULTILINE)
+COMMANDS = re.findall(r"(?:^|&& |`)(nesht (?:train|eval|envs|bench)[^#`\n]*)", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))

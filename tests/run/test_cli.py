@@ -1,7 +1,6 @@
 """The command line: one clear sentence for bad input, help for everything."""
 
 import json
-import subprocess
 import sys
 
 import jax
@@ -119,14 +118,12 @@ def test_what_is_compiled_goes_to_the_users_cache_folder(monkeypatch, variables,
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["envs"], ["bench"]])
-def test_help(command):
-    run = subprocess.run(
-        [sys.executable, "-m", "nesht_jax.run.cli", *command, "--help"],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0 and run.stderr == ""
-    assert "usage: nesht" in run.stdout
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    out, err = capsys.readouterr()
+    assert end.value.code == 0 and err == ""
+    assert "usage: nesht" in out
 
 
 def test_bench_lists_its_tables_and_makes_one(capsys, tmp_path, monkeypatch):

@@ -153,6 +153,7 @@ def wait_for(rows, metrics, process):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_checkpoints_and_leaves_cleanly(tmp_path, number):
     out = tmp_path / "run"
@@ -168,6 +169,7 @@ def test_a_signal_checkpoints_and_leaves_cleanly(tmp_path, number):
     assert (out / "learning_curve.png").exists()
 
 
+@pytest.mark.slow
 def test_kill_9_loses_only_what_came_after_the_checkpoint(tmp_path, quiet):
     out = tmp_path / "run"
     process = start(out)
