@@ -309,6 +309,7 @@ short_run = partial(probe_run, noise=1, num_members=6, generations=4, normalizer
 single_run = jax.jit(short_run())
 
 
+@pytest.mark.slow
 def test_a_sweep_over_seeds_and_k_is_the_single_runs_and_one_trace():
     traces = []
     sweep, keys = swept(short_run(traces=traces)), jax.random.split(KEY, 4)

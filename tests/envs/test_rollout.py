@@ -220,6 +220,7 @@ def test_by_default_a_cpu_plays_few_episodes_at_once(monkeypatch):
     assert [default_slots(n) for n in (1, 256, 10**6)] == [1, 256, 4096]
 
 
+@pytest.mark.slow
 def test_a_queue_may_be_vmapped():
     policy = policy_of("probe/countdown")
     evaluate = make_evaluate("probe/countdown", policy, num_members=MEMBERS, slots=2)

@@ -99,6 +99,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(changes, tmp_path, q
     assert told == {row["generation"]: row for row in without_time(whole.rows)}
 
 
+@pytest.mark.slow
 def test_the_bits_do_not_depend_on_how_generations_are_grouped(probe, tmp_path, quiet, monkeypatch):
     together = train(probe, console=quiet)
     monkeypatch.setattr(train_module, "MOST_GENERATIONS_A_CALL", 1)
