@@ -11,15 +11,11 @@ ratio may exceed 1. A simulator written in JAX steps as many as there are slots,
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from bare import pool, scan
 from table import write
 
-from nesht_jax.envs import make_environment
 from nesht_jax.envs.queue import default_slots
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config, PolicyConfig
@@ -56,7 +52,7 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
     state, _ = advance(setup.state, options.warm_up)
     warm_up = time.perf_counter() - started
     slots = options.members if host else default_slots(options.members)
-    step = bare_pool(task, slots, options.threads) if host else bare_scan(task, slots)
+    step = pool(task, slots, options.threads) if host else scan(task, slots, steps=SCAN)
 
     training, bare = [], []
     for _ in range(options.rounds):
@@ -84,50 +80,6 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         "ratio_low": round(min(ratios), 3),
         "ratio_high": round(max(ratios), 3),
     }
-
-
-def bare_pool(task: str, size: int, threads: int) -> Callable[[], int]:
-    """One step of every environment of a pool; returns how many steps that were."""
-    import envpool
-
-    pool = envpool.make(
-        task.removeprefix("envpool/"),
-        env_type="gymnasium",
-        num_envs=size,
-        num_threads=threads,
-        seed=0,
-    )
-    pool.reset()
-    still = np.zeros((size, *pool.action_space.shape))
-
-    def step() -> int:
-        pool.step(still)
-        return size
-
-    return step
-
-
-def bare_scan(task: str, size: int) -> Callable[[], int]:
-    """A hundred steps of a batch; whoever has fallen lies there."""
-    environment = make_environment(task)
-    action = jnp.zeros((size, len(environment.spec.action_low)))
-
-    @jax.jit
-    def scan(states):
-        def step(states, _):
-            after = jax.vmap(environment.step)(states, action)
-            return jax.tree.map(lambda x, s: x.astype(s.dtype), after.state, states), after.reward
-
-        return jax.lax.scan(step, states, length=SCAN)[0]
-
-    states, _ = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(0), size))
-    jax.block_until_ready(scan(states))
-
-    def step() -> int:
-        jax.block_until_ready(scan(states))
-        return SCAN * size
-
-    return step
 
 
 def _parse() -> argparse.Namespace:

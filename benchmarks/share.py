@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+from bare import scan
 from table import timed, write
 
 from nesht_jax.envs import make_environment
@@ -63,20 +63,9 @@ def measure(task: str, members: int, options: argparse.Namespace) -> dict:
 def masked_seconds(task: str, members: int, options: argparse.Namespace) -> tuple[float, int]:
     """Of stepping every member to the horizon, with zero actions and no policy: it flatters the
     scan. And the horizon."""
-    environment = make_environment(task)
-    action = jnp.zeros((members, len(environment.spec.action_low)))
-
-    @jax.jit
-    def scan(states):
-        def step(states, _):
-            after = jax.vmap(environment.step)(states, action)
-            return jax.tree.map(lambda x, s: x.astype(s.dtype), after.state, states), after.reward
-
-        return jax.lax.scan(step, states, length=options.masked_steps)
-
-    states, _ = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(0), members))
-    horizon = environment.spec.horizon
-    return timed(lambda: scan(states), repeats=1).median * horizon / options.masked_steps, horizon
+    horizon = make_environment(task).spec.horizon
+    some = timed(scan(task, members, steps=options.masked_steps), repeats=1)
+    return some.median * horizon / options.masked_steps, horizon
 
 
 def _parse() -> argparse.Namespace:

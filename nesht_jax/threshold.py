@@ -325,14 +325,10 @@ def masked_moments(optimizer: optax.GradientTransformation) -> optax.GradientTra
 
 
 def _grouping(scope: Scope, exempt_bias: bool) -> Callable[[tuple[str, ...]], Hashable | None]:
-    if callable(scope):
-        group = scope
-    elif scope == "all":
-        group = lambda path: "all"  # noqa: E731
-    elif scope == "layer":
-        group = lambda path: path[:-1]  # noqa: E731
-    else:
+    groups = {"all": lambda path: "all", "layer": lambda path: path[:-1]}
+    if not callable(scope) and scope not in groups:
         raise ValueError(f'scope must be "all", "layer" or a function of the path, got {scope!r}')
+    group = scope if callable(scope) else groups[scope]
     return lambda path: None if exempt_bias and path[-1:] == ("bias",) else group(path)
 
 

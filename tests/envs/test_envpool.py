@@ -79,8 +79,9 @@ def test_equals_one_environment_at_a_time():
 def test_seek_is_the_call_that_would_have_been():
     policy = linear_policy(noise=2)
     _, member = members(policy)
-    make = lambda: make_evaluate(TASK, policy, num_members=MEMBERS, noise=2, seed=1)  # noqa: E731
-    through, jumped = make(), make()
+    through, jumped = (
+        make_evaluate(TASK, policy, num_members=MEMBERS, noise=2, seed=1) for _ in range(2)
+    )
     keys = jax.random.split(jax.random.key(0), 4)
     results = [through(key, member, None) for key in keys]
     for call in (3, 0, 2):
@@ -139,9 +140,11 @@ def test_moments_count_living_observations_only():
 def test_noise_features_make_a_difference_and_depend_on_the_key():
     policy = linear_policy(noise=2)
     _, member = members(policy)
-    play = lambda key: make_evaluate(TASK, policy, num_members=MEMBERS, noise=2)(  # noqa: E731
-        jax.random.key(key), member, None
-    )
+
+    def play(key):
+        evaluate = make_evaluate(TASK, policy, num_members=MEMBERS, noise=2)
+        return evaluate(jax.random.key(key), member, None)
+
     np.testing.assert_array_equal(play(0).fitness, play(0).fitness)
     assert (play(0).fitness != play(1).fitness).any()
 
