@@ -37,10 +37,10 @@ def measure(task: str, members: int, options: argparse.Namespace) -> dict:
     setup = build(config)
     state = setup.state
     _, key = generation_keys(state)
-    member = jax.tree_util.Partial(setup.algorithm.member, state)
+    members_now = setup.algorithm.members(state)
     evaluate = jax.jit(setup.evaluate)
-    played = evaluate(key, member, state.moments)
-    queue = timed(lambda: evaluate(key, member, state.moments), repeats=options.repeats)
+    played = evaluate(key, members_now, state.moments)
+    queue = timed(lambda: evaluate(key, members_now, state.moments), repeats=options.repeats)
     steps, simulated = int(played.steps.sum()), int(played.simulated)
     masked, horizon = masked_seconds(task, members, options)
     return {

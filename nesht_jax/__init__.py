@@ -6,7 +6,7 @@ Fitness is maximised, everywhere.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nesht_jax.contract import Evaluate, Evaluation
+from nesht_jax.contract import Evaluate, Evaluation, Members
 from nesht_jax.envs import make_evaluate, task_names, task_spec
 from nesht_jax.nesht import Algorithm, Info, State, make_generation, nesht
 from nesht_jax.policy import Policy, make_policy
@@ -29,6 +29,7 @@ __all__ = [
     "Evaluate",
     "Evaluation",
     "Info",
+    "Members",
     "Policy",
     "Result",
     "State",

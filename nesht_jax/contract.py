@@ -7,15 +7,75 @@ observation features, the task-irrelevant ones included · ``a`` actions · ``r`
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float, Int, Key
 
 Params = Any
 """Any pytree of floating-point arrays; ``d`` entries in all."""
 
-Member = Callable[[Int[Array, ""]], Params]
-"""``i -> params of member i``. A ``jax.tree_util.Partial``, so that it may cross ``jit``."""
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LowRank:
+    """The matrix W + A Bᵀ, in place of a kernel: ``x @ it`` is x W + (x A) Bᵀ.
+
+    Under ``vmap`` over A and B alone, x W is one product for all members.
+
+    Attributes:
+        matrix: W [in, out]; None where A Bᵀ stands alone.
+        a: A [in, r].
+        b: B [out, r].
+    """
+
+    matrix: Any
+    a: Any
+    b: Any
+
+    def __rmatmul__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        return x @ self.matrix + (x @ self.a) @ self.b.T
+
+
+def is_low_rank(leaf: Any) -> bool:
+    """For ``jax.tree.map(…, is_leaf=is_low_rank)``."""
+    return isinstance(leaf, LowRank)
+
+
+def _itself(own: Params) -> Params:
+    return own
+
+
+class Members(NamedTuple):
+    """The members of one generation, each made where it is needed: ``members(i)`` are its params.
+
+    What all share need be held only once: a slot holds what its member has of its own. The fields
+    are ``jax.tree_util.Partial``, so that it may cross ``jit``.
+
+    Attributes:
+        own: i -> what member i has of its own, a pytree of arrays.
+        params: own -> params, for the policy; by default they are all its own.
+    """
+
+    own: Callable[[Any], Any]
+    params: Callable[[Any], Params] = jax.tree_util.Partial(_itself)
+
+    def __call__(self, i: int | Int[Array, ""]) -> Params:
+        return self.params(self.own(i))
+
+
+def alike(params: Params) -> Members:
+    """Members that all have these params, as an evaluation wants them."""
+    return Members(jax.tree_util.Partial(_nothing), jax.tree_util.Partial(_given, params))
+
+
+def _nothing(i: Int[Array, ""]) -> tuple[()]:
+    return ()
+
+
+def _given(params: Params, own: tuple[()]) -> Params:
+    return params
 
 
 class Evaluation(NamedTuple):
@@ -43,7 +103,7 @@ class Evaluate(Protocol):
     everything about params. ``key`` is consumed whole: give each generation its own.
     """
 
-    def __call__(self, key: Key[Array, ""], member: Member, moments: Any) -> Evaluation: ...
+    def __call__(self, key: Key[Array, ""], members: Members, moments: Any) -> Evaluation: ...
 
 
 @runtime_checkable

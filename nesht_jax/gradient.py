@@ -1,12 +1,13 @@
 """Utility and noise to NES gradient: ∇F_σ(θ) for F_σ(θ) = E_ε F(θ + σε), ε ~ N(0, I_d)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nesht_jax.contract import Params
+from nesht_jax.contract import LowRank, Params, is_low_rank
 
 CHUNK_ENTRIES = 2**22
 """Noise entries regenerated at once: 16 MiB in float32, whatever m and d."""
@@ -49,9 +50,31 @@ def nes_gradient(
     def add(total: Params, chunk: tuple[Array, Array]) -> tuple[Params, None]:
         indices, w = chunk
         noise = jax.vmap(perturbation)(indices)
-        part = jax.tree.map(lambda e: jnp.tensordot(w.astype(e.dtype), e, 1), noise)
-        return jax.tree.map(jnp.add, total, part), None
+        return jax.tree.map(jnp.add, total, _weighted_sum(w, noise)), None
 
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    whole = jax.eval_shape(lambda: _weighted_sum(padded[0], jax.vmap(perturbation)(directions[0])))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), whole)
     total, _ = jax.lax.scan(add, zero, (directions, padded))
-    return jax.tree.map(lambda leaf: (leaf / sigma).astype(leaf.dtype), total)
+    return jax.tree.map(
+        lambda e, g: (g / sigma).astype(_dtype(e)), like, total, is_leaf=is_low_rank
+    )
+
+
+def _weighted_sum(weights: Float[Array, " n"], noise: Params) -> Params:
+    """Σ_j w_j ε_j, in float32 at least.
+
+    Of low-rank matrices Σ_j (w_j A_j) B_jᵀ, one product over directions and rank.
+    """
+
+    def contract(e: Float[Array, "n ..."] | LowRank) -> Float[Array, "..."]:
+        wide = jnp.promote_types(_dtype(e), jnp.float32)
+        w, e = weights.astype(wide), jax.tree.map(lambda x: x.astype(wide), e)
+        if isinstance(e, LowRank):
+            return jnp.einsum("nir,nor->io", w[:, None, None] * e.a, e.b)
+        return jnp.tensordot(w, e, 1)
+
+    return jax.tree.map(contract, noise, is_leaf=is_low_rank)
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.a.dtype if isinstance(leaf, LowRank) else leaf.dtype

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax import gradient, noise, normalize, shaping
-from nesht_jax.contract import Evaluate, Params
+from nesht_jax.contract import Evaluate, LowRank, Members, Params, is_low_rank
 
 
 class State(NamedTuple):
@@ -58,10 +58,11 @@ class Info(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """Pure functions: ``init(key, params)``, ``member(state, i)``, ``ask(state)``,
-    ``tell(state, fitness)``. See ``nesht``."""
+    """Pure functions: ``init(key, params)``, ``members(state)``, ``member(state, i)``,
+    ``ask(state)``, ``tell(state, fitness)``. See ``nesht``."""
 
     init: Callable[..., State]
+    members: Callable[[State], Members]
     member: Callable[[State, Any], Params]
     ask: Callable[[State], Params]
     tell: Callable[..., tuple[State, Info]]
@@ -73,6 +74,7 @@ def nesht(
     sigma: float | optax.Schedule,
     optimizer: optax.GradientTransformation,
     mirrored: bool = True,
+    rank: int | None = None,
     shaping: Callable[[Float[Array, " m"]], Float[Array, " m"]] = shaping.centered_rank,
 ) -> Algorithm:
     """Natural Evolution Strategies; with ``hard_thresholding`` last in the optimizer, NESHT.
@@ -84,10 +86,11 @@ def nesht(
         sigma: σ, or a schedule from the generation, from 0, to σ.
         optimizer: any optax chain, used as optax uses it, to descend -F.
         mirrored: members 2j and 2j + 1 are θ + σ ε_j and θ - σ ε_j.
+        rank: of the perturbations of wide layers, see ``noise.perturbation``; None for full rank.
         shaping: fitness [m] -> utility [m].
 
     Raises:
-        ValueError: if m is not positive, or odd while mirrored.
+        ValueError: if m is not positive, or odd while mirrored; if the rank is not positive.
 
     Reference: Gao et al. 2024 (arXiv 2405.01615); Salimans et al. 2017 (arXiv 1703.03864).
     """
@@ -96,12 +99,14 @@ def nesht(
             f"num_members must be positive, and even if mirrored, got {num_members}; "
             "a mirrored direction makes two members"
         )
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank must be at least 1, or None for full rank, got {rank}")
     sigma_of = sigma if callable(sigma) else lambda generation: sigma
     pair_up = gradient.mirrored if mirrored else gradient.one_sided
 
     def perturbation(state: State, direction: int | Int[Array, ""]) -> Params:
         key, _ = generation_keys(state)
-        return noise.perturbation(key, direction, state.params)
+        return noise.perturbation(key, direction, state.params, rank=rank)
 
     def init(
         key: Key[Array, ""], params: Params, *, moments: normalize.Moments | None = None
@@ -109,12 +114,25 @@ def nesht(
         """The state before the first generation; ``key`` seeds the whole run."""
         return State(key, jnp.zeros((), jnp.int32), params, optimizer.init(params), moments)
 
-    def member(state: State, i: int | Int[Array, ""]) -> Params:
-        """θ + σ ε_i: one member, regenerated."""
+    def own(state: State, i: int | Int[Array, ""]) -> Params:
         direction, sign = (i // 2, 1 - 2 * (i % 2)) if mirrored else (i, 1)
         scale = sign * sigma_of(state.generation)
         epsilon = perturbation(state, direction)
-        return jax.tree.map(lambda p, e: p + jnp.asarray(scale, p.dtype) * e, state.params, epsilon)
+
+        def perturbed(p: Array, e: Array | LowRank) -> Array | LowRank:
+            s = jnp.asarray(scale, p.dtype)
+            return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
+
+        return jax.tree.map(perturbed, state.params, epsilon)
+
+    def members(state: State) -> Members:
+        """θ + σ ε_i of every i, low-rank perturbations left unmultiplied."""
+        own_part = jax.tree_util.Partial(own, state)
+        return Members(own_part, jax.tree_util.Partial(_with_centre, state.params))
+
+    def member(state: State, i: int | Int[Array, ""]) -> Params:
+        """θ + σ ε_i: one member, regenerated, in plain arrays."""
+        return jax.tree.map(_multiplied, members(state)(i), is_leaf=is_low_rank)
 
     def ask(state: State) -> Params:
         """All members, leading axis m."""
@@ -149,7 +167,7 @@ def nesht(
         after = State(state.key, state.generation + 1, params, optimizer_state, moments)
         return after, _info(fitness, g, params, skipped, sigma_now)
 
-    return Algorithm(init, member, ask, tell)
+    return Algorithm(init, members, member, ask, tell)
 
 
 def generation_keys(state: State) -> tuple[Key[Array, ""], Key[Array, ""]]:
@@ -168,12 +186,22 @@ def make_generation(
 
     def generation(state: State):
         _, key = generation_keys(state)
-        member = jax.tree_util.Partial(algorithm.member, state)
-        evaluation = evaluate(key, member, state.moments)
+        evaluation = evaluate(key, algorithm.members(state), state.moments)
         state, info = algorithm.tell(state, evaluation.fitness, observed=evaluation.observed)
         return state, (info, evaluation.steps.sum(), evaluation.simulated)
 
     return generation
+
+
+def _with_centre(centre: Params, own: Params) -> Params:
+    """A member from what it has of its own."""
+    return jax.tree.map(
+        lambda p, o: LowRank(p, o.a, o.b) if isinstance(o, LowRank) else o, centre, own
+    )
+
+
+def _multiplied(leaf: Array | LowRank) -> Array:
+    return leaf.matrix + leaf.a @ leaf.b.T if isinstance(leaf, LowRank) else leaf
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:

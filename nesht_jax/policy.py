@@ -27,6 +27,19 @@ class Policy(NamedTuple):
     observes: bool
 
 
+class Dense(nn.Module):
+    """x W + b, as flax has it, but W may also be a ``LowRank``."""
+
+    features: int
+    stddev: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
+        return x @ kernel + self.param("bias", nn.initializers.zeros, (self.features,))
+
+
 class MLP(nn.Module):
     """Dense layers; kernels N(0, 2/(in + 1)), biases 0, as in the published MuJoCo code."""
 
@@ -37,7 +50,7 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, " o"]) -> Float[Array, " a"]:
         for i, size in enumerate(self.sizes):
             stddev = float(np.sqrt(2 / (x.shape[-1] + 1)))
-            x = nn.Dense(size, kernel_init=nn.initializers.normal(stddev), name=f"layer{i}")(x)
+            x = Dense(size, stddev, name=f"layer{i}")(x)
             if i < len(self.sizes) - 1:
                 x = self.activation(x)
         return x

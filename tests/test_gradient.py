@@ -1,5 +1,6 @@
 """The NES gradient against dense sums, closed forms, and the theory's variance bound."""
 
+import functools
 from functools import partial
 
 import jax
@@ -120,3 +121,86 @@ def test_the_variance_bound_holds(num_members, rollouts):
     limit = d * (bound**2 + noise_variance / rollouts) / (num_members * SIGMA**2)
     assert squared.mean() <= limit + STANDARD_ERRORS * standard_error
     assert squared.mean() >= limit / 20  # a gradient that is always right would be a wrong test
+
+
+# ------------------------------------------------------------------------------------- low rank
+
+MATRIX = jax.random.normal(KEY, (6, 4))
+LINEAR, CUBIC = jax.random.normal(jax.random.key(4), (2, 6, 4))
+
+
+FITNESS = {
+    "linear": lambda x: (LINEAR * x).sum(),
+    "quadratic": lambda x: (LINEAR * x).sum() + ((CUBIC * x) ** 2).sum(),
+    "cubic": lambda x: (CUBIC * x**3).sum(),
+}
+
+
+@functools.cache
+def estimates(rank, *, generations=2000, num_members=32):
+    """g of many mirrored generations around a matrix, with raw returns, for every fitness."""
+
+    def estimate(key):
+        draw = partial(perturbation, key, params=MATRIX, rank=rank)
+
+        def fitness(i):
+            e = draw(i // 2)
+            x = MATRIX + SIGMA * (1 - 2 * (i % 2)) * e.a @ e.b.T
+            return jnp.stack([f(x) for f in FITNESS.values()])
+
+        weights = jax.vmap(mirrored, 1)(jax.vmap(fitness)(jnp.arange(num_members)))
+        return jax.vmap(lambda w: nes_gradient(draw, w, SIGMA))(weights)
+
+    g = jax.jit(jax.vmap(estimate, out_axes=1))(jax.random.split(KEY, generations))
+    return dict(zip(FITNESS, np.asarray(g), strict=True))
+
+
+@pytest.mark.parametrize("chunk_entries", [60, 2**22])
+def test_factors_are_contracted_to_the_dense_sum(monkeypatch, chunk_entries):
+    monkeypatch.setattr(gradient, "CHUNK_ENTRIES", chunk_entries)
+    params = {"kernel": MATRIX, "bias": jnp.zeros(3)}
+    draw = partial(perturbation, KEY, params=params, rank=2)
+    weights = np.random.default_rng(0).normal(size=13).astype(np.float32)
+    noise = jax.vmap(draw)(jnp.arange(13))
+    dense = np.einsum("n,nir,nor->io", weights, noise["kernel"].a, noise["kernel"].b) / SIGMA
+    g = jax.jit(lambda w: nes_gradient(draw, w, SIGMA))(weights)
+    np.testing.assert_allclose(g["kernel"], dense, rtol=1e-5, atol=1e-5)
+    bias = np.einsum("n,n...->...", weights, noise["bias"]) / SIGMA
+    np.testing.assert_allclose(g["bias"], bias, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_low_rank_has_no_bias_on_a_quadratic(rank):
+    """F(X) = ⟨C, X⟩ + ‖X∘D‖²: ∇F_σ = ∇F at any rank."""
+    g = estimates(rank)["quadratic"]
+    errors = (g.mean(0) - (LINEAR + 2 * CUBIC**2 * MATRIX)) / (g.std(0) / np.sqrt(len(g)))
+    assert abs(errors).max() < STANDARD_ERRORS
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_the_bias_on_a_cubic_is_that_of_its_fourth_moments(rank):
+    """F(X) = Σ D x³: E ε⁴ = 3 + 6/r, so ∇F_σ - ∇F = D σ² (3 + 6/r), 3 σ² D at full rank."""
+    g = estimates(rank)["cubic"]
+    truth = CUBIC * (3 * MATRIX**2 + SIGMA**2 * (3 + 6 / rank))
+    errors = (g.mean(0) - truth) / (g.std(0) / np.sqrt(len(g)))
+    assert abs(errors).max() < STANDARD_ERRORS
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_the_variance_of_a_generation_is_that_of_the_closed_form(rank):
+    """Linear F = ⟨C, X⟩: n·(E‖g‖² - ‖C‖²) = ‖C‖²(d + 1 + 2(in + out + 1)/r), n directions."""
+    g = estimates(rank)["linear"]
+    squared, size = (g**2).sum((1, 2)), float((LINEAR**2).sum())
+    expected = size + size * (24 + 1 + 2 * (6 + 4 + 1) / rank) / 16
+    standard_error = squared.std() / np.sqrt(len(squared))
+    assert abs(squared.mean() - expected) < STANDARD_ERRORS * standard_error
+
+
+def test_half_precision_noise_is_summed_in_float32(monkeypatch):
+    monkeypatch.setattr(gradient, "CHUNK_ENTRIES", 8)
+    params, n = jnp.zeros(8, jnp.bfloat16), 3000
+    draw = partial(perturbation, KEY, params=params)
+    weights = jnp.full(n, 1 / n)
+    g = np.float64(jax.jit(lambda w: nes_gradient(draw, w, 1.0))(weights))
+    mean = np.float64(jax.jit(jax.vmap(draw))(jnp.arange(n))).mean(0)
+    np.testing.assert_allclose(g, mean, rtol=2**-7)

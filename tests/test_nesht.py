@@ -82,6 +82,52 @@ def test_a_member_is_the_centre_and_sigma_times_its_noise(mirrored, direction):
     assert_same(algorithm.member(state, 4), expected, _close)
 
 
+WIDE = {"kernel": jnp.arange(30.0).reshape(6, 5), "bias": jnp.array([0.5, -2.0])}
+
+
+@pytest.mark.parametrize("mirrored, direction", [(True, 2), (False, 5)])
+def test_a_low_rank_member_is_the_centre_and_sigma_times_its_factors(mirrored, direction):
+    algorithm = algorithm_of(sigma=0.3, mirrored=mirrored, rank=2)
+    state = state_of(algorithm, params=WIDE)
+    noise = perturbation(generation_keys(state)[0], direction, WIDE, rank=2)
+    sign = -1 if mirrored else 1
+    factors = noise["kernel"].a @ noise["kernel"].b.T
+    member = algorithm.member(state, 5)
+    _close(member["kernel"], WIDE["kernel"] + sign * 0.3 * factors)
+    _close(member["bias"], WIDE["bias"] + sign * 0.3 * noise["bias"])
+
+
+def test_a_low_rank_member_acts_as_its_product_does():
+    """The policy on the factors, under vmap, against the policy on the member multiplied out."""
+    policy = make_policy(6, -np.ones(2), np.ones(2), hidden=(8,), normalizer=none())
+    algorithm = algorithm_of(rank=1)
+    state = state_of(algorithm, params=policy.init(KEY))
+    x = jax.random.normal(KEY, (MEMBERS, 6))
+
+    @jax.jit
+    def acts(state):
+        members = algorithm.members(state)
+        own = jax.vmap(members.own)(jnp.arange(MEMBERS))
+        assert own["layer0"]["kernel"].matrix is None and own["layer0"]["kernel"].a.ndim == 3
+        lazy = jax.vmap(lambda own, x: policy.apply(members.params(own), None, x))(own, x)
+        return lazy, jax.vmap(policy.apply, (0, None, 0))(algorithm.ask(state), None, x)
+
+    _close(*acts(state))
+
+
+def test_low_rank_finds_the_maximum_of_a_quadratic():
+    target = 0.01 * WIDE["kernel"]
+    algorithm = algorithm_of(optax.adam(0.02), num_members=32, rank=1)
+    state = algorithm.init(KEY, jnp.zeros_like(target))
+
+    def generation(state, _):
+        fitness = -((algorithm.ask(state) - target[None]) ** 2).sum((1, 2))
+        return algorithm.tell(state, fitness)[0], None
+
+    state, _ = jax.jit(lambda s: jax.lax.scan(generation, s, length=300))(state)
+    assert abs(state.params - target).max() < 0.05
+
+
 def test_members_are_dense_though_the_centre_is_sparse():
     members = NES.ask(state_of(NES, params=jax.tree.map(jnp.zeros_like, PARAMS)))
     assert all((leaf != 0).all() for leaf in jax.tree.leaves(members))
@@ -99,6 +145,11 @@ def test_every_generation_has_its_own_members_and_room_key():
 def test_impossible_numbers_of_members_are_refused(num_members, mirrored):
     with pytest.raises(ValueError, match="num_members"):
         algorithm_of(num_members=num_members, mirrored=mirrored)
+
+
+def test_a_rank_below_one_is_refused():
+    with pytest.raises(ValueError, match="rank must be at least 1"):
+        algorithm_of(rank=0)
 
 
 # ------------------------------------------------------------------------------------ one update

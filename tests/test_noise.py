@@ -111,3 +111,57 @@ def test_leaves_of_one_shape_are_independent():
 def test_generations_are_independent():
     first, second = (drawn(range(3000), jax.random.fold_in(KEY, g)) for g in (0, 1))
     assert correlation_is_chance(first, second)
+
+
+# ------------------------------------------------------------------------------------- low rank
+
+RANK, SHAPE = 2, (9, 5)
+
+
+@jax.jit
+def draw_low_rank(directions):
+    """ε of a matrix at rank 2, multiplied: [n, in, out]."""
+    draw = jax.vmap(lambda j: perturbation(KEY, j, jnp.zeros(SHAPE), rank=RANK))
+    epsilon = draw(directions)
+    return jnp.einsum("nir,nor->nio", epsilon.a, epsilon.b)
+
+
+def test_only_a_matrix_with_more_entries_than_its_factors_is_low_rank():
+    params = {"wide": jnp.zeros(SHAPE), "thin": jnp.zeros((20, 2)), "bias": jnp.zeros(100)}
+    noise = perturbation(KEY, 0, params, rank=RANK)
+    assert noise["wide"].a.shape == (9, RANK) and noise["wide"].b.shape == (5, RANK)
+    assert noise["wide"].matrix is None
+    full = perturbation(KEY, 0, params)
+    for name in ("thin", "bias"):
+        np.testing.assert_array_equal(noise[name], full[name])
+
+
+def test_a_low_rank_perturbation_has_that_rank():
+    ranks = np.linalg.matrix_rank(np.asarray(draw_low_rank(jnp.arange(20))), tol=1e-4)
+    assert (ranks == RANK).all()
+
+
+def test_entries_of_a_low_rank_perturbation_are_uncorrelated_and_standard():
+    """E ε = 0 and E vec ε vec εᵀ = I; each average within its own standard errors."""
+    epsilon = np.asarray(draw_low_rank(jnp.arange(5000))).reshape(5000, -1)
+    products = np.einsum("na,nb->nab", epsilon, epsilon)
+    for sample, mean in ((epsilon, 0), (products, np.eye(epsilon.shape[1]))):
+        errors = (sample.mean(0) - mean) / (sample.std(0) / np.sqrt(len(sample)))
+        assert abs(errors).max() < STANDARD_ERRORS + 1  # the largest of 2025
+
+
+@pytest.mark.parametrize("rank", [1, None])
+def test_the_price_of_a_low_rank_is_that_of_the_closed_form(rank):
+    """E‖ε⟨ε, C⟩‖² = ‖C‖²(d + 2 + 2(in + out + 1)/r); without the last term at full rank."""
+    c = np.random.default_rng(1).normal(size=SHAPE)
+    if rank is None:
+        epsilon = np.asarray(draw(KEY, jnp.arange(20000), jnp.zeros(SHAPE)))
+    else:
+        one = jax.vmap(lambda j: perturbation(KEY, j, jnp.zeros(SHAPE), rank=rank))
+        drawn = jax.jit(one)(jnp.arange(20000))
+        epsilon = np.einsum("nir,nor->nio", drawn.a, drawn.b)
+    squared = (epsilon**2).sum((1, 2)) * (epsilon * c).sum((1, 2)) ** 2
+    d = c.size
+    extra = 0 if rank is None else 2 * (sum(SHAPE) + 1) / rank
+    standard_error = squared.std() / np.sqrt(len(squared))
+    assert abs(squared.mean() - (c**2).sum() * (d + 2 + extra)) < STANDARD_ERRORS * standard_error

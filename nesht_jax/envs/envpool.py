@@ -19,7 +19,7 @@ from envpool.registration import registry
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax import normalize
-from nesht_jax.contract import Evaluation, Member, Params
+from nesht_jax.contract import Evaluation, Members, Params
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
 
@@ -117,7 +117,7 @@ class EnvpoolEvaluate:
         self._calls = calls
 
     def __call__(
-        self, key: Key[Array, ""], member: Member, moments: normalize.Moments | None
+        self, key: Key[Array, ""], members: Members, moments: normalize.Moments | None
     ) -> Evaluation:
         """Plays one episode in every slot, stepping only those that live."""
         self._calls += 1
@@ -125,8 +125,8 @@ class EnvpoolEvaluate:
         games = [
             _Half(
                 pool,
-                functools.partial(self._act, moments),
-                _members(member, half // self._shape[1]),
+                functools.partial(self._act, members.params, moments),
+                _own(members, half // self._shape[1]),
                 normalize.empty(self._features) if self._observes else None,
                 np.random.Generator(np.random.SFC64([*seed, number])),
                 (self._features, self._jitters),
@@ -168,12 +168,12 @@ class _Half:
         self,
         pool: Any,
         act: Callable[..., tuple[Array, normalize.Moments | None]],
-        params: Params,
+        own: Any,
         observed: normalize.Moments | None,
         random: np.random.Generator,
         widths: tuple[int, int],
     ) -> None:
-        self._pool, self._act, self._params, self._random = pool, act, params, random
+        self._pool, self._act, self._own, self._random = pool, act, own, random
         size = len(pool)
         self.living = np.arange(size, dtype=np.int32)
         self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
@@ -207,24 +207,24 @@ class _Half:
         counted = np.zeros(len(self._seen), bool)
         counted[rows] = True
         action, self.observed = self._act(
-            self._params, self._seen, self._jitter, self.observed, counted
+            self._own, self._seen, self._jitter, self.observed, counted
         )
         self._pool.send(np.asarray(action)[rows].astype(np.float64), self.living)
 
     def _shrink(self, size: int) -> None:
         chosen = np.resize(self._rows, size)
-        self._params = _take(self._params, chosen)
+        self._own = _take(self._own, chosen)
         self._seen, self._jitter = self._seen[chosen], self._jitter[chosen]
         self._rows = np.arange(self.living.size)
 
 
 @jax.jit
-def _members(member: Member, indices: Int[Array, " slot"]) -> Params:
-    return jax.vmap(member)(indices)
+def _own(members: Members, indices: Int[Array, " slot"]) -> Any:
+    return jax.vmap(members.own)(indices)
 
 
 @jax.jit
-def _take(tree: Params, rows: Int[Array, " rows"]) -> Params:
+def _take(tree: Any, rows: Int[Array, " rows"]) -> Any:
     return jax.tree.map(lambda x: x[rows], tree)
 
 
@@ -233,14 +233,15 @@ def _batched_act(policy: Policy, task: TaskSpec, action_noise: float):
 
     @jax.jit
     def batched(
+        params: Callable[[Any], Params],
         moments: normalize.Moments | None,
-        params: Params,
+        own: Any,
         seen: Float[Array, "slot o"],
         jitter: Float[Array, "slot _"],
         observed: normalize.Moments | None,
         counted: Bool[Array, " slot"],
     ) -> tuple[Float[Array, "slot a"], normalize.Moments | None]:
-        action = jax.vmap(policy.apply, (0, None, 0))(params, moments, seen)
+        action = jax.vmap(lambda own, x: policy.apply(params(own), moments, x))(own, seen)
         if action_noise:
             low, high = task.action_low[None], task.action_high[None]
             action = jnp.clip(action + action_noise * jitter, low, high)

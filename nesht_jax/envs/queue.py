@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax import normalize
-from nesht_jax.contract import Member, Params
 
 STORED_ENTRIES = 2**26
 """Entries of a population that is kept while it plays: 256 MiB in float32. The members of a larger
@@ -54,11 +53,14 @@ class Played(NamedTuple):
     observed: normalize.Moments | None
 
 
-Step = Callable[[Slot, Params], tuple[Slot, Float[Array, " features"]]]
-"""``(slot, params) -> (slot a step later, what the policy saw)``."""
+Own = Any
+"""What a slot holds of its member: see ``contract.Members``."""
 
-Seat = Callable[[Params, Bool[Array, " slots"], Int[Array, " slots"]], Params]
-"""``(params, changes, episodes) -> params``: those of the members who play the episodes, in the
+Step = Callable[[Slot, Own], tuple[Slot, Float[Array, " features"]]]
+"""``(slot, own) -> (slot a step later, what the policy saw)``."""
+
+Seat = Callable[[Own, Bool[Array, " slots"], Int[Array, " slots"]], Own]
+"""``(own, changes, episodes) -> own``: of the members who play the episodes, in the
 slots that change."""
 
 
@@ -77,7 +79,7 @@ class _Table(NamedTuple):
     """The state of the loop: slots, and what lies beside them."""
 
     slots: Slot
-    params: Params
+    own: Own
     observed: normalize.Moments | None
     waiting: Int[Array, ""]
     fitness: Float[Array, " episodes"]
@@ -101,14 +103,14 @@ def play(episodes: Slot, step: Step, seat: Seat, *, slots: int | None, observes:
     (total,) = episodes.steps.shape
     size = min(slots or default_slots(total), total)
     numbers = jnp.arange(size)
-    params = seat(None, numbers >= 0, numbers)
-    moved, seen = jax.eval_shape(jax.vmap(step), jax.tree.map(lambda x: x[:size], episodes), params)
+    own = seat(None, numbers >= 0, numbers)
+    moved, seen = jax.eval_shape(jax.vmap(step), jax.tree.map(lambda x: x[:size], episodes), own)
     # a reset and a step differ in weak types: without this the loop would not type-check
     episodes = _typed_as(moved, episodes)
 
     def round_(table: _Table) -> _Table:
         busy = table.slots.episode < total
-        moved, seen = jax.vmap(step)(table.slots, table.params)
+        moved, seen = jax.vmap(step)(table.slots, table.own)
         observed = table.observed
         if observed is not None:
             observed = jax.vmap(_where)(busy, jax.vmap(normalize.add)(observed, seen), observed)
@@ -127,7 +129,7 @@ def play(episodes: Slot, step: Step, seat: Seat, *, slots: int | None, observes:
         done = jnp.where(ended, episode, total)
         return table._replace(
             slots=jax.vmap(_where)(begins, fresh, idle),
-            params=seat(table.params, begins, following),
+            own=seat(table.own, begins, following),
             waiting=table.waiting + ended.sum(),
             fitness=table.fitness.at[done].set(table.slots.fitness, mode="drop"),
             steps=table.steps.at[done].set(table.slots.steps, mode="drop"),
@@ -135,7 +137,7 @@ def play(episodes: Slot, step: Step, seat: Seat, *, slots: int | None, observes:
 
     first = _Table(
         slots=jax.tree.map(lambda x: x[:size], episodes),
-        params=params,
+        own=own,
         observed=_many(normalize.empty(seen.shape[1]), size) if observes else None,
         waiting=jnp.int32(size),
         fitness=jnp.zeros(total),
@@ -147,30 +149,30 @@ def play(episodes: Slot, step: Step, seat: Seat, *, slots: int | None, observes:
     return Played(last.fitness, last.steps, last.rounds * size, observed)
 
 
-def seating(member: Member, *, num_members: int, rollouts: int) -> Seat:
-    """Gives a slot the params of the member whose episode it begins: episode // rollouts.
+def seating(own_of: Callable[[Int[Array, ""]], Own], *, num_members: int, rollouts: int) -> Seat:
+    """Gives a slot what the member has of its own whose episode it begins: episode // rollouts.
 
     From the stored population if that is small, else regenerated one by one, to the same bits.
     """
-    like = jax.eval_shape(member, jnp.int32(0))
+    like = jax.eval_shape(own_of, jnp.int32(0))
     if num_members * sum(leaf.size for leaf in jax.tree.leaves(like)) <= STORED_ENTRIES:
-        population = jax.vmap(member)(jnp.arange(num_members))
+        population = jax.vmap(own_of)(jnp.arange(num_members))
 
-        def seat(params: Params, changes: Array, episodes: Array) -> Params:
+        def seat(own: Own, changes: Array, episodes: Array) -> Own:
             members = jnp.minimum(episodes // rollouts, num_members - 1)
             chosen = jax.tree.map(lambda x: x[members], population)
-            return chosen if params is None else jax.vmap(_where)(changes, chosen, params)
+            return chosen if own is None else jax.vmap(_where)(changes, chosen, own)
 
         return seat
 
-    def seat_one_by_one(params: Params, changes: Array, episodes: Array) -> Params:
-        def one(slot: tuple[Params, Array, Array]) -> Params:
+    def seat_one_by_one(own: Own, changes: Array, episodes: Array) -> Own:
+        def one(slot: tuple[Own, Array, Array]) -> Own:
             before, changes, i = slot
-            return jax.lax.cond(changes, lambda: member(i), lambda: before)
+            return jax.lax.cond(changes, lambda: own_of(i), lambda: before)
 
-        if params is None:
-            return jax.lax.map(member, episodes // rollouts)
-        return jax.lax.map(one, (params, changes, episodes // rollouts))
+        if own is None:
+            return jax.lax.map(own_of, episodes // rollouts)
+        return jax.lax.map(one, (own, changes, episodes // rollouts))
 
     return seat_one_by_one
 

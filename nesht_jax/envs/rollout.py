@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax import normalize
-from nesht_jax.contract import Evaluate, Evaluation, Member, Params
+from nesht_jax.contract import Evaluate, Evaluation, Members, Params
 from nesht_jax.envs.noisy import observe
 from nesht_jax.envs.queue import Slot, play, seating
 from nesht_jax.envs.task import TaskSpec
@@ -126,13 +126,13 @@ def make_pure_evaluate(
         return moved, seen
 
     def evaluate(
-        key: Key[Array, ""], member: Member, moments: normalize.Moments | None
+        key: Key[Array, ""], members: Members, moments: normalize.Moments | None
     ) -> Evaluation:
         begun = jax.vmap(begin, (None, 0))(key, jnp.arange(num_members * rollouts))
         played = play(
             begun,
-            lambda slot, params: step(slot, params, moments),
-            seating(member, num_members=num_members, rollouts=rollouts),
+            lambda slot, own: step(slot, members.params(own), moments),
+            seating(members.own, num_members=num_members, rollouts=rollouts),
             slots=slots,
             observes=policy.observes,
         )

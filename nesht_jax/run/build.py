@@ -70,6 +70,7 @@ def build_algorithm(config: Config, spec: TaskSpec, policy: Policy) -> tuple[Alg
         sigma=_sigma_schedule(config),
         optimizer=_optimizer(config, params),
         mirrored=config.mirrored,
+        rank=config.rank,
         shaping=SHAPINGS[config.shaping],
     )
     features = spec.observation_size * (1 + config.noise)

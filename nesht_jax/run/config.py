@@ -139,6 +139,8 @@ class Config:
         slots: episodes played at once, in rooms written in JAX; null: by device and members.
         members: candidates in a generation (mirrored: half as many directions).
         mirrored: evaluate every perturbation with both signs.
+        rank: r of low-rank perturbations A Bᵀ/√r, for matrices of more than r·(in + out) weights
+            (EGGROLL); null: full rank. It pays from layers some hundred wide.
         common_random_numbers: both signs of a perturbation start from the same reset.
         action_noise: standard deviation of Gaussian noise on actions while training.
         sigma: scale of the perturbations.
@@ -164,6 +166,7 @@ class Config:
     slots: int | None = None
     members: int = 256
     mirrored: bool = True
+    rank: int | None = None
     common_random_numbers: bool = True
     action_noise: float = 0.0
     sigma: float = 0.1
@@ -190,7 +193,7 @@ class Config:
         for name in ("noise", "action_noise", "seed"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, "
                      f"got {getattr(self, name)}")  # fmt: skip
-        for name in ("horizon", "slots"):
+        for name in ("horizon", "slots", "rank"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be at least 1 or null, got {value}")
         for name in ("sigma", "sigma_decay"):

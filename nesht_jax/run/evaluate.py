@@ -2,7 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from scipy import stats
 
 from nesht_jax import normalize
-from nesht_jax.contract import Evaluate, HostEvaluate, Params
+from nesht_jax.contract import Evaluate, HostEvaluate, Params, alike
 from nesht_jax.envs import make_evaluate, task_spec
 from nesht_jax.nesht import realised_sparsity
 from nesht_jax.policy import Policy
@@ -77,8 +77,7 @@ class CentreEvaluator:
         if isinstance(self._evaluate, HostEvaluate):
             self._evaluate.seek(call)
         key: Key[Array, ""] = jax.random.fold_in(self._key, call)
-        member: Any = jax.tree_util.Partial(_same, params)
-        evaluation = self._evaluate(key, member, moments)
+        evaluation = self._evaluate(key, alike(params), moments)
         return score(np.asarray(evaluation.fitness, np.float64), np.asarray(evaluation.steps))
 
 
@@ -136,7 +135,3 @@ def evaluate_run(
         centre=play(0, state.params, state.moments),
         centre_sparsity=float(realised_sparsity(state.params)),
     )
-
-
-def _same(params: Params, i: Int[Array, ""]) -> Params:
-    return params

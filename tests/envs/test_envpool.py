@@ -11,6 +11,7 @@ import pytest
 from jax.tree_util import Partial
 
 from nesht_jax import make_evaluate, make_policy, task_names, task_spec
+from nesht_jax.contract import Members, alike
 from nesht_jax.normalize import empty, none, running
 
 envpool = pytest.importorskip("envpool", reason="envpool has wheels for Linux only")
@@ -35,7 +36,8 @@ def linear_policy(noise=0, normalizer=None):
 def members(policy, scale=1.0):
     stacked = jax.vmap(policy.init)(jax.random.split(jax.random.key(3), MEMBERS))
     stacked = jax.tree.map(lambda x: scale * x, stacked)
-    return stacked, Partial(lambda params, i: jax.tree.map(lambda x: x[i], params), stacked)
+    own = Partial(lambda params, i: jax.tree.map(lambda x: x[i], params), stacked)
+    return stacked, Members(own)
 
 
 def plain_returns(seeds, stacked, *, resets):
@@ -95,7 +97,7 @@ def test_a_pair_shares_its_resets_only_if_asked():
     """With equal weights and no noise a pair that shares its reset has one return."""
     policy = linear_policy()
     params = policy.init(jax.random.key(0))
-    same = Partial(lambda params, i: params, params)
+    same = alike(params)
     for shared in (True, False):
         evaluate = make_evaluate(TASK, policy, num_members=8, common_random_numbers=shared)
         pairs = np.asarray(evaluate(jax.random.key(0), same, None).fitness).reshape(-1, 2)
@@ -106,7 +108,7 @@ def test_a_pair_shares_its_resets_only_if_asked():
 def test_rollouts_are_averaged_and_counted():
     policy = linear_policy()
     params = policy.init(jax.random.key(0))
-    same = Partial(lambda params, i: params, params)
+    same = alike(params)
     one = make_evaluate(TASK, policy, num_members=6, seed=9)(jax.random.key(0), same, None)
     pairs = make_evaluate(TASK, policy, num_members=3, rollouts=2, seed=9)
     two = pairs(jax.random.key(0), same, None)
@@ -158,7 +160,7 @@ def features():
     noise, horizon, seen = 4, 40, []
 
     def watch(policy, task, action_noise):
-        def act(moments, params, batch, jitter, observed, counted):
+        def act(params, moments, own, batch, jitter, observed, counted):
             assert counted.all()
             seen.append(batch[:, task.observation_size :].copy())
             return np.zeros((len(batch), 3), np.float32), observed
@@ -169,7 +171,7 @@ def features():
         patch.setattr(room, "_batched_act", watch)
         policy = linear_policy(noise)
         evaluate = make_evaluate(TASK, policy, num_members=40, noise=noise, horizon=horizon)
-        evaluate(jax.random.key(5), Partial(lambda p, i: p, policy.init(KEY)), None)
+        evaluate(jax.random.key(5), alike(policy.init(KEY)), None)
     return np.array([np.concatenate(halves) for halves in zip(seen[::2], seen[1::2], strict=True)])
 
 
@@ -212,7 +214,7 @@ def test_the_policy_acts_for_one_half_while_the_other_is_simulated(monkeypatch):
     policy = linear_policy()
     evaluate = make_evaluate(TASK, policy, num_members=8, horizon=3)
     calls.clear()
-    evaluate(jax.random.key(0), Partial(lambda p, i: p, policy.init(KEY)), None)
+    evaluate(jax.random.key(0), alike(policy.init(KEY)), None)
     start = [(0, "recv"), (0, "send"), (1, "recv"), (1, "send")]  # of the resets first
     assert calls == start * 3 + [(0, "recv"), (1, "recv")]
 
@@ -254,7 +256,7 @@ def test_every_listed_task_plays(task):
         spec.observation_size, spec.action_low, spec.action_high, normalizer=none()
     )
     evaluate = make_evaluate(task, policy, num_members=2, horizon=5)
-    member = Partial(lambda params, i: params, policy.init(jax.random.key(0)))
+    member = alike(policy.init(jax.random.key(0)))
     played = evaluate(jax.random.key(0), member, None)
     assert np.isfinite(played.fitness).all() and (played.steps <= 5).all()
 
@@ -264,15 +266,15 @@ def test_float64_trap(x64):
     """Hundreds of steps in either precision mode neither corrupt memory nor differ in lengths."""
     script = """
 import jax, numpy as np
-from jax.tree_util import Partial
 from nesht_jax import make_evaluate, make_policy, task_spec
+from nesht_jax.contract import alike
 from nesht_jax.normalize import none
 spec = task_spec("envpool/Hopper-v5")
 policy = make_policy(spec.observation_size, spec.action_low, spec.action_high, normalizer=none())
 params = {"layer0": {"kernel": np.zeros((11, 3), np.float32), "bias": np.zeros(3, np.float32)}}
 evaluate = make_evaluate("envpool/Hopper-v5", policy, num_members=16, seed=4)
 for _ in range(5):
-    played = evaluate(jax.random.key(0), Partial(lambda p, i: p, params), None)
+    played = evaluate(jax.random.key(0), alike(params), None)
 print(played.steps.sum(), np.asarray(played.fitness, np.float32).tobytes().hex())
 """
     env = {**os.environ, "JAX_ENABLE_X64": x64, "JAX_PLATFORMS": "cpu"}

@@ -12,6 +12,7 @@ import pytest
 from jax.tree_util import Partial
 
 from nesht_jax import make_evaluate, make_policy, task_names, task_spec
+from nesht_jax.contract import Members
 from nesht_jax.envs import probe, queue
 from nesht_jax.envs.noisy import observe
 from nesht_jax.envs.queue import default_slots
@@ -53,7 +54,7 @@ def room(task, *, noise=0, normalizer=none, num_members=MEMBERS, **options):
     policy = policy_of(task, noise, normalizer())
     evaluate = jax.jit(make_evaluate(task, policy, num_members=num_members, noise=noise, **options))
     moments = empty(task_spec(task).observation_size * (1 + noise)) if policy.observes else None
-    return lambda stacked: evaluate(KEY, Partial(pick, stacked), moments)
+    return lambda stacked: evaluate(KEY, Members(Partial(pick, stacked)), moments)
 
 
 def played(task, *, noise=0, scale=0.0, **options):
@@ -200,7 +201,7 @@ def test_no_population_is_stored_beyond_the_bound(monkeypatch):
     policy = policy_of("probe/countdown", noise=20)
     evaluate = make_evaluate("probe/countdown", policy, num_members=64, noise=20, slots=2)
     params = policy.init(KEY)
-    member = Partial(lambda params, i: jax.tree.map(lambda p: p + i, params), params)
+    member = Members(Partial(lambda params, i: jax.tree.map(lambda p: p + i, params), params))
     jaxpr = jax.make_jaxpr(lambda key: evaluate(key, member, None))(KEY)
     d = sum(leaf.size for leaf in jax.tree.leaves(params))
     floats = [v.aval.size for v in variables(jaxpr.jaxpr) if v.aval.dtype == jnp.float32]
@@ -225,9 +226,9 @@ def test_a_queue_may_be_vmapped():
     policy = policy_of("probe/countdown")
     evaluate = make_evaluate("probe/countdown", policy, num_members=MEMBERS, slots=2)
     stacked, keys = population(policy, 1.0), jax.random.split(KEY, 3)
-    together = jax.vmap(lambda key: evaluate(key, Partial(pick, stacked), None))(keys)
+    together = jax.vmap(lambda key: evaluate(key, Members(Partial(pick, stacked)), None))(keys)
     for i, key in enumerate(keys):
-        alone = evaluate(key, Partial(pick, stacked), None)
+        alone = evaluate(key, Members(Partial(pick, stacked)), None)
         assert together.steps[i].tolist() == alone.steps.tolist()
         np.testing.assert_allclose(together.fitness[i], alone.fitness, rtol=1e-6)
 
