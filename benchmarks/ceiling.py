@@ -17,9 +17,10 @@ from bare import pool, scan
 from table import write
 
 from nesht_jax.envs.queue import default_slots
+from nesht_jax.run.advance import make_advance
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config, PolicyConfig
-from nesht_jax.run.train import make_advance
+from nesht_jax.run.evaluate import make_evaluate_centre
 
 SCAN = 100
 """Steps of a bare scan between two looks at the clock."""
@@ -47,19 +48,20 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         policy=PolicyConfig(hidden=tuple(options.hidden)),
     )
     setup = build(config)
-    advance = make_advance(setup)
+    centre = make_evaluate_centre(config, setup.policy)
+    advance = make_advance(setup, centre, due=lambda number: False)
     started = time.perf_counter()
-    state, _ = advance(setup.state, options.warm_up)
+    state, _ = advance(setup.state, range(1, 1 + options.warm_up))
     warm_up = time.perf_counter() - started
     slots = options.members if host else default_slots(options.members)
     step = pool(task, slots, options.threads) if host else scan(task, slots, steps=SCAN)
 
-    training, bare = [], []
+    training, bare, number = [], [], 1 + options.warm_up
     for _ in range(options.rounds):
         started, steps = time.perf_counter(), 0
         while time.perf_counter() - started < options.seconds:
-            state, rows = advance(state, 1)
-            steps += rows[0]["steps"]
+            state, rows = advance(state, range(number, number + 1))
+            steps, number = steps + rows[0]["steps"], number + 1
         training.append(steps / (time.perf_counter() - started))
         started, steps = time.perf_counter(), 0
         while time.perf_counter() - started < options.seconds:

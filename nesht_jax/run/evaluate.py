@@ -1,19 +1,20 @@
 """How good is a policy: many episodes of one set of weights."""
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 from scipy import stats
 
 from nesht_jax import normalize
-from nesht_jax.contract import Evaluate, HostEvaluate, Params, alike
+from nesht_jax.contract import Evaluation, HostEvaluate, Params, alike
 from nesht_jax.envs import make_evaluate, task_spec
-from nesht_jax.nesht import realised_sparsity
-from nesht_jax.policy import Policy
+from nesht_jax.nesht import State, realised_sparsity
+from nesht_jax.policy import Policy, segment_norms
 from nesht_jax.run.build import build_algorithm, build_policy, thresholded
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config, read_config
@@ -39,8 +40,9 @@ class Score(NamedTuple):
     steps: float
 
 
-def score(returns: Float[np.ndarray, " episodes"], steps: Int[np.ndarray, " episodes"]) -> Score:
+def score(returns: Float[Any, " episodes"], steps: Int[Any, " episodes"]) -> Score:
     """Mean, standard error and confidence interval of independent returns."""
+    returns, steps = np.asarray(returns, np.float64), np.asarray(steps)
     n = len(returns)
     mean = float(returns.mean())
     error = float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
@@ -48,37 +50,70 @@ def score(returns: Float[np.ndarray, " episodes"], steps: Int[np.ndarray, " epis
     return Score(mean, error, mean - reach, mean + reach, n, float(steps.mean()))
 
 
-class CentreEvaluator:
-    """Plays episodes of one set of weights: as many members as episodes, all alike.
+Play = Callable[[int | Int[Array, ""], Params, normalize.Moments | None], Evaluation]
+"""``(call, params, moments) -> evaluation``: episodes of one set of weights."""
+
+
+def make_play(
+    config: Config, policy: Policy, *, episodes: int, seed: int, task: str | None = None
+) -> Play:
+    """What plays the task of a config, or another task.
 
     Call number ``call`` draws its resets and noise from (seed, call) alone, whatever was called
     before: so an evaluation at some generation is the same in a resumed run.
     """
+    other = task is not None and task != config.task
+    room = make_evaluate(
+        task or config.task,
+        policy,
+        num_members=episodes,
+        noise=config.noise,
+        horizon=config.horizon,
+        seed=seed,
+        options={} if other else config.task_options,
+    )
 
-    def __init__(
-        self, config: Config, policy: Policy, *, episodes: int, seed: int, task: str | None = None
-    ) -> None:
-        other = task is not None and task != config.task
-        self._evaluate: Evaluate = make_evaluate(
-            task or config.task,
-            policy,
-            num_members=episodes,
-            noise=config.noise,
-            horizon=config.horizon,
-            seed=seed,
-            options={} if other else config.task_options,
+    def play(
+        call: int | Int[Array, ""], params: Params, moments: normalize.Moments | None
+    ) -> Evaluation:
+        if isinstance(room, HostEvaluate):
+            room.seek(int(call))
+        return room(jax.random.fold_in(jax.random.key(seed), call), alike(params), moments)
+
+    return play if isinstance(room, HostEvaluate) else jax.jit(play)
+
+
+class Centre(NamedTuple):
+    """The thresholded centre H_k(θ) and how it plays.
+
+    Attributes:
+        returns: of its episodes.
+        steps: their lengths.
+        sparsity: fraction of exact zeros.
+        segment_norms: see ``policy.segment_norms``.
+    """
+
+    returns: Float[Array, " episodes"]
+    steps: Int[Array, " episodes"]
+    sparsity: Float[Array, ""]
+    segment_norms: Float[Array, " segments"]
+
+
+def make_evaluate_centre(config: Config, policy: Policy) -> Callable[[State], Centre]:
+    """The evaluations of a run; each is a function of the config and the state alone."""
+    play = make_play(config, policy, episodes=config.evaluate_episodes, seed=config.seed + 1)
+
+    def evaluate_centre(state: State) -> Centre:
+        params = thresholded(config, state.params)
+        played = play(state.generation, params, state.moments)
+        return Centre(
+            played.fitness,
+            played.steps,
+            realised_sparsity(params),
+            segment_norms(params, config.noise),
         )
-        self._key = jax.random.key(seed)
-        if not isinstance(self._evaluate, HostEvaluate):
-            self._evaluate = jax.jit(self._evaluate)
 
-    def __call__(self, call: int, params: Params, moments: normalize.Moments | None) -> Score:
-        """The score of ``params``."""
-        if isinstance(self._evaluate, HostEvaluate):
-            self._evaluate.seek(call)
-        key: Key[Array, ""] = jax.random.fold_in(self._key, call)
-        evaluation = self._evaluate(key, alike(params), moments)
-        return score(np.asarray(evaluation.fitness, np.float64), np.asarray(evaluation.steps))
+    return evaluate_centre
 
 
 class RunScore(NamedTuple):
@@ -125,13 +160,18 @@ def evaluate_run(
     _, template = build_algorithm(config, spec, policy)
     with closing(Checkpoints(folder / "checkpoints", create=False)) as checkpoints:
         state = checkpoints.restore(template)
-    play = CentreEvaluator(config, policy, episodes=episodes, seed=seed + 2**16, task=task)
+    play = make_play(config, policy, episodes=episodes, seed=seed + 2**16, task=task)
+
+    def played(params: Params) -> Score:
+        evaluation = play(0, params, state.moments)
+        return score(evaluation.fitness, evaluation.steps)
+
     sparse = thresholded(config, state.params)
     return RunScore(
         task=task or config.task,
         generation=int(state.generation),
-        thresholded=play(0, sparse, state.moments),
+        thresholded=played(sparse),
         thresholded_sparsity=float(realised_sparsity(sparse)),
-        centre=play(0, state.params, state.moments),
+        centre=played(state.params),
         centre_sparsity=float(realised_sparsity(state.params)),
     )

@@ -1,31 +1,24 @@
 """A training run: generations, evaluations, checkpoints, until done or asked to stop."""
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from signal import Signals
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 from rich.console import Console
 
-from nesht_jax.contract import HostEvaluate
-from nesht_jax.nesht import State, make_generation, realised_sparsity
+from nesht_jax.nesht import State
 from nesht_jax.policy import segment_norms
 from nesht_jax.run import plot
+from nesht_jax.run.advance import MOST_GENERATIONS_A_CALL, make_advance
 from nesht_jax.run.build import Setup, build, thresholded
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config, dump
-from nesht_jax.run.evaluate import CentreEvaluator
+from nesht_jax.run.evaluate import make_evaluate_centre
 from nesht_jax.run.interrupt import Stop, stop_signals
 from nesht_jax.run.record import Display, Metrics, Row
-
-MOST_GENERATIONS_A_CALL = 64
-"""Generations that a pure room does in one compiled call, at most."""
 
 CALL_SECONDS = 0.5
 """A compiled call is lengthened while it takes less: it delays the display and Ctrl-C."""
@@ -89,93 +82,27 @@ def _loop(
     display: Display,
     stop: Stop,
 ) -> State:
-    evaluate_centre = CentreEvaluator(
-        config, setup.policy, episodes=config.evaluate_episodes, seed=config.seed + 1
-    )
-    advance = make_advance(setup)
+    def due(number: int) -> bool:
+        return number % config.evaluate_every == 0 or number == config.generations
+
+    advance = make_advance(setup, make_evaluate_centre(config, setup.policy), due)
+    number = int(state.generation) + 1 if metrics.rows else 0
     calls = 1
-    if not metrics.rows:
-        metrics.append({"generation": 0, "evaluation": _evaluation(config, evaluate_centre, state)})
-        display.update(metrics.rows[-1])
-    while (done := int(state.generation)) < config.generations and not stop.asked:
-        to_boundary = min(
-            config.generations - done,
-            config.evaluate_every - done % config.evaluate_every,
-            config.checkpoint_every - done % config.checkpoint_every,
-        )
+    while number <= config.generations and not stop.asked:
+        to_checkpoint = 1 + -number % config.checkpoint_every
+        end = min(config.generations, number + min(calls, to_checkpoint) - 1)
         started = time.monotonic()
-        state, rows = advance(state, min(calls, to_boundary))
+        state, rows = advance(state, range(number, end + 1))
         seconds = (time.monotonic() - started) / len(rows)
         calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
-        done = int(state.generation)
-        if done % config.evaluate_every == 0 or done == config.generations:
-            rows[-1]["evaluation"] = _evaluation(config, evaluate_centre, state)
         for row in rows:
             metrics.append({**row, "seconds": seconds})
             display.update(metrics.rows[-1])
-        if done % config.checkpoint_every == 0:
+        if end and end % config.checkpoint_every == 0:
             checkpoints.save(state)
+        number = end + 1
     checkpoints.save(state)
     return state
-
-
-def make_advance(setup: Setup) -> Callable[[State, int], tuple[State, list[Row]]]:
-    """``(state, n) -> (state after n generations, their rows)``, n at most 64.
-
-    A pure room does them in one compiled call with a traced n, so that one program serves every n
-    and the bits do not depend on where a run was cut.
-    """
-    if isinstance(setup.evaluate, HostEvaluate):
-        room = setup.evaluate
-        algorithm = setup.algorithm._replace(tell=jax.jit(setup.algorithm.tell))
-        generation = make_generation(algorithm, room)
-
-        def step_host(state: State, n: int) -> tuple[State, list[Row]]:
-            rows = []
-            for done in range(int(state.generation), int(state.generation) + n):
-                room.seek(done)
-                state, out = generation(state)
-                rows.append(_row(done + 1, out))
-            return state, rows
-
-        return step_host
-
-    generation = make_generation(setup.algorithm, setup.evaluate)
-
-    @partial(jax.jit, donate_argnums=0)
-    def several(state: State, n: Any) -> tuple[State, Any]:
-        out = jax.eval_shape(generation, state)[1]
-        table = jax.tree.map(lambda x: jnp.zeros((MOST_GENERATIONS_A_CALL, *x.shape), x.dtype), out)
-
-        def one(i: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
-            state, out = generation(carry[0])
-            return state, jax.tree.map(lambda t, x: t.at[i].set(x), carry[1], out)
-
-        return jax.lax.fori_loop(0, n, one, (state, table))
-
-    def step_pure(state: State, n: int) -> tuple[State, list[Row]]:
-        first = int(state.generation) + 1
-        state, table = several(state, n)
-        table = jax.device_get(table)
-        return state, [_row(first + i, jax.tree.map(lambda x, i=i: x[i], table)) for i in range(n)]
-
-    return step_pure
-
-
-def _row(generation: int, out: Any) -> Row:
-    info, steps, simulated = jax.device_get(out)
-    told = {name: value.item() for name, value in info._asdict().items()}
-    return {"generation": generation, **told, "steps": int(steps), "simulated": int(simulated)}
-
-
-def _evaluation(config: Config, evaluate_centre: CentreEvaluator, state: State) -> Row:
-    params = thresholded(config, state.params)
-    score = evaluate_centre(int(state.generation), params, state.moments)
-    return {
-        **score._asdict(),
-        "sparsity": float(realised_sparsity(params)),
-        "segment_norms": [float(n) for n in segment_norms(params, config.noise)],
-    }
 
 
 def _draw(config: Config, result: Result) -> None:

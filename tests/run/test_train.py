@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from nesht_jax.run import advance as advance_module
 from nesht_jax.run import train as train_module
 from nesht_jax.run.config import Config, PolicyConfig, ThresholdConfig
 from nesht_jax.run.record import read_rows
@@ -197,7 +198,7 @@ def test_kill_9_loses_only_what_came_after_the_checkpoint(tmp_path, quiet):
 
 def test_one_trace_serves_every_number_of_generations(probe, quiet, monkeypatch):
     traces = []
-    original = train_module.make_generation
+    original = advance_module.make_generation
 
     def counted(algorithm, evaluate):
         generation = original(algorithm, evaluate)
@@ -208,10 +209,42 @@ def test_one_trace_serves_every_number_of_generations(probe, quiet, monkeypatch)
 
         return wrapped
 
-    monkeypatch.setattr(train_module, "make_generation", counted)
+    monkeypatch.setattr(advance_module, "make_generation", counted)
     train(probe, console=quiet)
     # eval_shape and the loop body read it once each; both in the one compilation
     assert len(traces) <= 3
+
+
+@pytest.fixture
+def compilations():
+    """Names of the programs that XLA compiles, as it does."""
+    names = []
+
+    def listen(event, duration, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(about.get("fun_name", event))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize(
+    "task", ["probe/countdown", pytest.param("envpool/Hopper-v5", marks=pytest.mark.slow)]
+)
+def test_a_longer_run_compiles_nothing_more(task, tmp_path, quiet, compilations):
+    """Evaluations, checkpoints and calls of several generations included."""
+    config = replace(
+        Config(task=task, noise=1, members=8, evaluate_every=3, checkpoint_every=7),
+        policy=PolicyConfig(normalization="running"),
+    )
+    counts = []
+    for number, generations in enumerate((9, 9, 40)):
+        compilations.clear()
+        out = str(tmp_path / str(number))
+        train(replace(config, generations=generations, out=out), console=quiet)
+        counts.append(len(compilations))
+    assert 0 < counts[2] <= counts[1] <= counts[0]
 
 
 def test_no_training_import_for_who_needs_only_the_functions():
