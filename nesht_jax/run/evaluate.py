@@ -103,15 +103,15 @@ def make_evaluate_centre(config: Config, policy: Policy) -> Callable[[State], Ce
     """The evaluations of a run; each is a function of the config and the state alone."""
     play = make_play(config, policy, episodes=config.evaluate_episodes, seed=config.seed + 1)
 
+    @jax.jit
+    def look(params: Params) -> tuple[Params, Array, Array]:
+        params = thresholded(config, params)
+        return params, realised_sparsity(params), segment_norms(params, config.noise)
+
     def evaluate_centre(state: State) -> Centre:
-        params = thresholded(config, state.params)
+        params, sparsity, norms = look(state.params)
         played = play(state.generation, params, state.moments)
-        return Centre(
-            played.fitness,
-            played.steps,
-            realised_sparsity(params),
-            segment_norms(params, config.noise),
-        )
+        return Centre(played.fitness, played.steps, sparsity, norms)
 
     return evaluate_centre
 
