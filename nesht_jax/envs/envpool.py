@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, Members, Params
+from nesht_jax.envs import queue
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
 
@@ -119,30 +120,27 @@ class EnvpoolEvaluate:
     def __call__(
         self, key: Key[Array, ""], members: Members, moments: normalize.Moments | None
     ) -> Evaluation:
-        """Plays one episode in every slot, stepping only those that live."""
+        """Plays one episode in every slot, stepping only those that live.
+
+        A population of more than ``queue.STORED_ENTRIES`` plays one part after the other.
+        """
         self._calls += 1
-        seed = np.asarray(jax.random.key_data(key)).tolist()
-        games = [
-            _Half(
-                pool,
-                functools.partial(self._act, members.params, moments),
-                _own(members, half // self._shape[1]),
-                normalize.empty(self._features) if self._observes else None,
-                np.random.Generator(np.random.SFC64([*seed, number])),
-                (self._features, self._jitters),
-            )
-            for number, (pool, half) in enumerate(zip(self._pools, self._halves, strict=True))
-        ]
-        for game in games:
-            game.begin()
-        while playing := [game for game in games if game.living.size]:
-            for game in playing:
-                game.turn()
-        returns, steps = (
-            np.concatenate([getattr(game, name) for game in games]).reshape(self._shape)
-            for name in ("returns", "steps")
-        )
-        observed = [game.observed for game in games if game.observed is not None]
+        entries = sum(x.size for x in jax.tree.leaves(jax.eval_shape(members.own, jnp.int32(0))))
+        most = max(1, queue.STORED_ENTRIES // len(self._halves) // max(1, entries))
+        returns, steps = np.zeros(self._shape), np.zeros(self._shape, np.int32)
+        observed = []
+        for first in range(0, len(self._halves[0]), most):
+            games = [
+                self._game(number, half[first : first + most], key, members, moments)
+                for number, half in enumerate(self._halves)
+                if first < len(half)
+            ]
+            while playing := [game for game in games if game.living.size]:
+                for game in playing:
+                    game.turn()
+            for game in games:
+                returns.flat[game.slots], steps.flat[game.slots] = game.returns, game.steps
+                observed += [] if game.observed is None else [game.observed]
         return Evaluation(
             fitness=jnp.asarray(returns.mean(1), jnp.float32),
             steps=jnp.asarray(steps.sum(1)),
@@ -150,15 +148,37 @@ class EnvpoolEvaluate:
             observed=functools.reduce(normalize.merge, observed) if observed else None,
         )
 
+    def _game(
+        self,
+        number: int,
+        slots: Int[np.ndarray, " slots"],
+        key: Key[Array, ""],
+        members: Members,
+        moments: normalize.Moments | None,
+    ) -> "_Game":
+        """Some slots of one pool, begun."""
+        words = [*np.asarray(jax.random.key_data(key)).tolist(), int(slots[0])]
+        return _Game(
+            self._pools[number],
+            slots,
+            slots - self._halves[number][0],
+            functools.partial(self._act, members.params, moments),
+            _own(members, slots // self._shape[1]),
+            normalize.empty(self._features) if self._observes else None,
+            np.random.Generator(np.random.SFC64(words)),
+            (self._features, self._jitters),
+        )
+
 
 make_host_evaluate = EnvpoolEvaluate
 
 
-class _Half:
-    """Episodes of one pool, as they are played.
+class _Game:
+    """Episodes of some slots of one pool, as they are played.
 
     Attributes:
-        living: slots whose episode goes on.
+        slots: their numbers among all slots.
+        living: rows of those whose episode goes on.
         returns: so far, of every slot.
         steps: done, of every slot.
         observed: moments of what the policies acted on.
@@ -167,23 +187,23 @@ class _Half:
     def __init__(
         self,
         pool: Any,
+        slots: Int[np.ndarray, " slots"],
+        ids: Int[np.ndarray, " slots"],
         act: Callable[..., tuple[Array, normalize.Moments | None]],
         own: Any,
         observed: normalize.Moments | None,
         random: np.random.Generator,
         widths: tuple[int, int],
     ) -> None:
-        self._pool, self._act, self._own, self._random = pool, act, own, random
-        size = len(pool)
-        self.living = np.arange(size, dtype=np.int32)
+        """Resets every slot and sets the simulator to work on the first actions."""
+        self._pool, self._ids, self._act, self._own, self._random = pool, ids, act, own, random
+        self.slots, size = slots, len(slots)
+        self.living = np.arange(size)
         self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
         self.observed = observed
         self._rows = self.living  # of the batch below, in which the policy sees the living
         self._seen, self._jitter = (np.zeros((size, width), np.float32) for width in widths)
-
-    def begin(self) -> None:
-        """Resets every slot and sets the simulator to work on the first actions."""
-        observation, _ = self._pool.reset()
+        observation, _ = self._pool.reset(ids)
         self._send(observation)
 
     def turn(self) -> None:
@@ -209,7 +229,7 @@ class _Half:
         action, self.observed = self._act(
             self._own, self._seen, self._jitter, self.observed, counted
         )
-        self._pool.send(np.asarray(action)[rows].astype(np.float64), self.living)
+        self._pool.send(np.asarray(action)[rows].astype(np.float64), self._ids[self.living])
 
     def _shrink(self, size: int) -> None:
         chosen = np.resize(self._rows, size)

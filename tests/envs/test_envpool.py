@@ -78,6 +78,27 @@ def test_equals_one_environment_at_a_time():
         assert int(played.simulated) == lengths.sum()
 
 
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_a_large_population_plays_in_parts(monkeypatch, parts):
+    policy = linear_policy(normalizer=running())
+    stacked, member = members(policy)
+    whole, cut = (make_evaluate(TASK, policy, num_members=MEMBERS, seed=5) for _ in range(2))
+    moments = empty(11)
+    made, original = [], room._own
+    monkeypatch.setattr(room, "_own", lambda m, i: made.append(len(i)) or original(m, i))
+    d = sum(leaf[0].size for leaf in jax.tree.leaves(stacked))
+    for call in (1, 2):
+        expected = whole(jax.random.key(call), member, moments)
+        with monkeypatch.context() as patch:
+            patch.setattr(room.queue, "STORED_ENTRIES", MEMBERS * d // parts)
+            made.clear()
+            played = cut(jax.random.key(call), member, moments)
+        assert max(made) * 2 * d <= MEMBERS * d // parts and sum(made) == MEMBERS
+        np.testing.assert_array_equal(played.steps, expected.steps)
+        np.testing.assert_allclose(played.fitness, expected.fitness, rtol=1e-5)
+        np.testing.assert_allclose(played.observed.mean, expected.observed.mean, rtol=1e-4)
+
+
 def test_seek_is_the_call_that_would_have_been():
     policy = linear_policy(noise=2)
     _, member = members(policy)
