@@ -1,47 +1,62 @@
-"""A simulator alone: stepped with zero actions, without a policy."""
+"""A simulator alone: stepped with given actions, without a policy."""
 
 from collections.abc import Callable
+from itertools import cycle
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nesht_jax.envs import make_environment
+from nesht_jax.envs import make_environment, task_spec
+
+STEPS = 100
+"""Steps whose actions are made beforehand, and of a scan between two looks at the clock."""
 
 
-def pool(task: str, size: int, threads: int) -> Callable[[], int]:
+def zero_actions(task: str, size: int) -> np.ndarray:
+    """[steps, size, a]."""
+    return np.zeros((STEPS, size, len(task_spec(task).action_low)), np.float32)
+
+
+def random_actions(task: str, size: int) -> np.ndarray:
+    """[steps, size, a], uniform in [-1, 1]: a body that moves touches the ground more often, which
+    costs a solver more."""
+    shape = (STEPS, size, len(task_spec(task).action_low))
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def pool(task: str, actions: np.ndarray, threads: int) -> Callable[[], int]:
     """One step of every environment of a pool; returns how many steps that were."""
     import envpool
 
     made = envpool.make(
         task.removeprefix("envpool/"),
         env_type="gymnasium",
-        num_envs=size,
+        num_envs=actions.shape[1],
         num_threads=threads,
         seed=0,
     )
     made.reset()
-    still = np.zeros((size, *made.action_space.shape))
+    coming = cycle(actions.astype(np.float64))
 
     def step() -> int:
-        made.step(still)
-        return size
+        made.step(next(coming))
+        return actions.shape[1]
 
     return step
 
 
-def scan(task: str, size: int, *, steps: int) -> Callable[[], int]:
+def scan(task: str, actions: np.ndarray) -> Callable[[], int]:
     """Steps of a batch in one compiled loop; returns how many. Whoever has fallen lies there."""
     environment = make_environment(task)
-    action = jnp.zeros((size, len(environment.spec.action_low)))
+    steps, size, _ = actions.shape
 
     @jax.jit
     def run(states):
-        def step(states, _):
+        def step(states, action):
             after = jax.vmap(environment.step)(states, action)
             return jax.tree.map(lambda x, s: x.astype(s.dtype), after.state, states), after.reward
 
-        return jax.lax.scan(step, states, length=steps)
+        return jax.lax.scan(step, states, actions)
 
     states, _ = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(0), size))
     jax.block_until_ready(run(states))

@@ -1,4 +1,5 @@
-"""Useful training steps per second over bare stepping of the same simulator with zero actions.
+"""Useful training steps per second over bare stepping of the same simulator with zero actions, and
+with random ones.
 
     python benchmarks/ceiling.py --tasks envpool/HalfCheetah-v5 --noise 5 20
 
@@ -11,9 +12,10 @@ ratio may exceed 1. A simulator written in JAX steps as many as there are slots,
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from bare import pool, scan
+from bare import pool, random_actions, scan, zero_actions
 from table import write
 
 from nesht_jax.envs.queue import default_slots
@@ -21,9 +23,6 @@ from nesht_jax.run.advance import make_advance
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config, PolicyConfig
 from nesht_jax.run.evaluate import make_evaluate_centre
-
-SCAN = 100
-"""Steps of a bare scan between two looks at the clock."""
 
 
 def main() -> None:
@@ -54,20 +53,21 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
     state, _ = advance(setup.state, range(1, 1 + options.warm_up))
     warm_up = time.perf_counter() - started
     slots = options.members if host else default_slots(options.members)
-    step = pool(task, slots, options.threads) if host else scan(task, slots, steps=SCAN)
+    number = 1 + options.warm_up
 
-    training, bare, number = [], [], 1 + options.warm_up
-    for _ in range(options.rounds):
-        started, steps = time.perf_counter(), 0
-        while time.perf_counter() - started < options.seconds:
-            state, rows = advance(state, range(number, number + 1))
-            steps, number = steps + rows[0]["steps"], number + 1
-        training.append(steps / (time.perf_counter() - started))
-        started, steps = time.perf_counter(), 0
-        while time.perf_counter() - started < options.seconds:
-            steps += step()
-        bare.append(steps / (time.perf_counter() - started))
-    ratios = [t / b for t, b in zip(training, bare, strict=True)]
+    def train() -> int:
+        nonlocal state, number
+        state, rows = advance(state, range(number, number + 1))
+        number += 1
+        return rows[0]["steps"]
+
+    loops = {"training": train}
+    for kind, make_actions in (("zero", zero_actions), ("random", random_actions)):
+        actions = make_actions(task, slots)
+        loops[kind] = pool(task, actions, options.threads) if host else scan(task, actions)
+    rates = alternate(loops, options)
+    ratios = [t / b for t, b in zip(rates["training"], rates["zero"], strict=True)]
+    moving = [t / b for t, b in zip(rates["training"], rates["random"], strict=True)]
     return {
         "task": task,
         "noise": noise,
@@ -76,12 +76,28 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         "batch": slots,
         "generations_before": options.warm_up,
         "warm_up_seconds": round(warm_up, 1),
-        "useful_steps_per_second": round(statistics.median(training)),
-        "bare_steps_per_second": round(statistics.median(bare)),
+        "useful_steps_per_second": round(statistics.median(rates["training"])),
+        "bare_steps_per_second": round(statistics.median(rates["zero"])),
         "ratio": round(statistics.median(ratios), 3),
         "ratio_low": round(min(ratios), 3),
         "ratio_high": round(max(ratios), 3),
+        "bare_random_actions_per_second": round(statistics.median(rates["random"])),
+        "ratio_random_actions": round(statistics.median(moving), 3),
     }
+
+
+def alternate(
+    loops: dict[str, Callable[[], int]], options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Steps per second of loops that take turns."""
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(options.rounds):
+        for name, loop in loops.items():
+            started, steps = time.perf_counter(), 0
+            while time.perf_counter() - started < options.seconds:
+                steps += loop()
+            rates[name].append(steps / (time.perf_counter() - started))
+    return rates
 
 
 def _parse() -> argparse.Namespace:
@@ -95,7 +111,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warm-up", type=int, default=10, help="generations before measuring")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each half of a round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each part of a round")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/ceiling.csv"))
     return parser.parse_args()
 

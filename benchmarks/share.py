@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import jax
-from bare import scan
+from bare import scan, zero_actions
 from table import timed, write
 
 from nesht_jax.envs import make_environment
@@ -64,7 +64,8 @@ def masked_seconds(task: str, members: int, options: argparse.Namespace) -> tupl
     """Of stepping every member to the horizon, with zero actions and no policy: it flatters the
     scan. And the horizon."""
     horizon = make_environment(task).spec.horizon
-    some = timed(scan(task, members, steps=options.masked_steps), repeats=1)
+    actions = zero_actions(task, members)[: options.masked_steps]
+    some = timed(scan(task, actions), repeats=1)
     return some.median * horizon / options.masked_steps, horizon
 
 

@@ -1,0 +1,89 @@
+"""Peak memory of one generation of many members with a large policy.
+
+    python benchmarks/memory.py
+
+Every case is a process of its own; ``above_mib`` is its peak over that of the same process with two
+members, which has the simulator, the libraries, the compiler and one centre in it.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+from table import write
+
+from nesht_jax.nesht import make_generation
+from nesht_jax.run.build import build
+from nesht_jax.run.config import Config, OptimizerConfig, PolicyConfig, ThresholdConfig
+
+
+def main() -> None:
+    options = _parse()
+    if options.case:
+        print(json.dumps(measure(**json.loads(options.case))))
+        return
+    rows = []
+    for task in options.tasks:
+        for rank in (None, 1):
+            few, many = (
+                apart(task=task, members=m, width=options.width, rank=rank, horizon=options.horizon)
+                for m in (2, options.members)
+            )
+            above = many["peak_mib"] - few["peak_mib"]
+            rows.append({"task": task, "rank": rank or "full", **many, "above_mib": round(above)})
+            print(rows[-1], flush=True)
+            write(options.out, rows)
+
+
+def apart(**case) -> dict:
+    """One case in a process of its own."""
+    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def measure(*, task: str, members: int, width: int, rank: int | None, horizon: int) -> dict:
+    """One generation, in this process."""
+    config = Config(
+        task=task,
+        members=members,
+        rank=rank,
+        horizon=horizon,
+        optimizer=OptimizerConfig(name="sgd"),
+        threshold=ThresholdConfig(sparsity=0.9, every=1),
+        policy=PolicyConfig(hidden=(width, width)),
+    )
+    setup = build(config)
+    algorithm = setup.algorithm._replace(tell=jax.jit(setup.algorithm.tell))
+    host = hasattr(setup.evaluate, "seek")
+    evaluate = setup.evaluate if host else jax.jit(setup.evaluate)
+    started = time.perf_counter()
+    state, (_, steps, _) = make_generation(algorithm, evaluate)(setup.state)
+    jax.block_until_ready(state.params)
+    return {
+        "members": members,
+        "d": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "steps": int(steps),
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    tasks = ["envpool/Hopper-v5", "brax/hopper"]
+    parser.add_argument("--tasks", nargs="+", default=tasks)
+    parser.add_argument("--members", type=int, default=4096)
+    parser.add_argument("--width", type=int, default=1300, help="of two hidden layers")
+    parser.add_argument("--horizon", type=int, default=5)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/memory.csv"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
