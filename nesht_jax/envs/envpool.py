@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from envpool.registration import registry
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, Member, Params
+from nesht_jax.envs.host import batched_act
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
 
@@ -102,7 +103,7 @@ class EnvpoolEvaluate:
         ]
         self._pools = self._make()
         self._calls = 0
-        self._act = _batched_act(policy, task, action_noise)
+        self._act = batched_act(policy, task, action_noise)
         self._features = task.observation_size * (1 + noise)
         self._jitters = len(task.action_low) if action_noise else 0
         self._observes = policy.observes
@@ -226,26 +227,3 @@ def _members(member: Member, indices: Int[Array, " slot"]) -> Params:
 @jax.jit
 def _take(tree: Params, rows: Int[Array, " rows"]) -> Params:
     return jax.tree.map(lambda x: x[rows], tree)
-
-
-def _batched_act(policy: Policy, task: TaskSpec, action_noise: float):
-    """Jitted: the actions of a batch of slots, and the moments with what they saw."""
-
-    @jax.jit
-    def batched(
-        moments: normalize.Moments | None,
-        params: Params,
-        seen: Float[Array, "slot o"],
-        jitter: Float[Array, "slot _"],
-        observed: normalize.Moments | None,
-        counted: Bool[Array, " slot"],
-    ) -> tuple[Float[Array, "slot a"], normalize.Moments | None]:
-        action = jax.vmap(policy.apply, (0, None, 0))(params, moments, seen)
-        if action_noise:
-            low, high = task.action_low[None], task.action_high[None]
-            action = jnp.clip(action + action_noise * jitter, low, high)
-        if observed is not None:
-            observed = normalize.merge(observed, normalize.of_batch(seen, counted))
-        return action, observed
-
-    return batched

@@ -136,7 +136,7 @@ class Config:
         noise: N of ×N: after the true observation come N times as many N(0, 1) features.
         horizon: steps after which an episode is cut; the task's own if null.
         rollouts: episodes of each member in a generation.
-        slots: episodes played at once, in rooms written in JAX; null: by device and members.
+        slots: episodes played at once, in every room but envpool; null: the room's own choice.
         members: candidates in a generation (mirrored: half as many directions).
         mirrored: evaluate every perturbation with both signs.
         common_random_numbers: both signs of a perturbation start from the same reset.

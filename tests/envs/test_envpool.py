@@ -166,7 +166,7 @@ def features():
         return act
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_batched_act", watch)
+        patch.setattr(room, "batched_act", watch)
         policy = linear_policy(noise)
         evaluate = make_evaluate(TASK, policy, num_members=40, noise=noise, horizon=horizon)
         evaluate(jax.random.key(5), Partial(lambda p, i: p, policy.init(KEY)), None)
