@@ -116,9 +116,9 @@ def as_features(vector: VectorEnv, observation: Any) -> Float[np.ndarray, "slots
     """A batch of observations, each flattened: ``Discrete`` parts as one-hot, ``Dict`` by key."""
     space = vector.single_observation_space
     if isinstance(space, spaces.Box):
-        return observation.reshape(len(observation), -1)
+        return observation.reshape(len(observation), -1).astype(np.float32)
     parts = gymnasium.vector.utils.iterate(vector.observation_space, observation)
-    return np.array([spaces.flatten(space, part) for part in parts])
+    return np.array([spaces.flatten(space, part) for part in parts], np.float32)
 
 
 def as_actions(space: spaces.Space, action: Float[np.ndarray, "slots a"]) -> np.ndarray:

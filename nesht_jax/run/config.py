@@ -52,7 +52,9 @@ class PolicyConfig:
             observation (published code); "running": by the moments of all observations so far;
             "none".
         clip: bound on running-normalised features.
-        output: "tanh" as it is; "clip" to the action bounds; "scale": tanh onto the bounds.
+        output: "tanh" as it is; "clip" to the action bounds; "scale": tanh onto the bounds. Where
+            an action is chosen by the highest score, "clip" leaves scores as they are, "tanh"
+            saturates.
     """
 
     hidden: tuple[int, ...] = ()
@@ -132,7 +134,7 @@ class Config:
     Args:
         task: room/name; `nesht envs` lists them.
         task_options: options of the simulator, by its own names: {backend: spring} for Brax,
-            {num_threads: 2} for envpool, ….
+            {num_threads: 2} for envpool, {vectorization_mode: async} for Gymnasium, ….
         noise: N of ×N: after the true observation come N times as many N(0, 1) features.
         horizon: steps after which an episode is cut; the task's own if null.
         rollouts: episodes of each member in a generation.
