@@ -157,11 +157,24 @@ def test_moments_count_living_observations_and_noise_is_standard_normal():
     mean, variance = (np.asarray(x)[4:] for x in (observed.mean, observed.deviation / count))
     assert np.abs(mean).max() < errors / np.sqrt(count)
     assert np.abs(variance - 1).max() < errors * np.sqrt(2 / count)
-    first_episode = np.random.SeedSequence(
-        np.asarray(jax.random.key_data(KEY)).tolist(), spawn_key=(1, 0)
-    )
-    other_episode = first_episode.spawn(1)[0]
-    assert first_episode.generate_state(1) != other_episode.generate_state(1)
+
+
+def test_noise_features_are_drawn_anew_for_every_step_and_episode(monkeypatch):
+    seen = []
+
+    def watch(policy, task, action_noise):
+        def act(moments, params, batch, jitter, observed, busy):
+            seen.extend(batch[busy, task.observation_size :].copy())
+            return np.zeros((len(batch), 1), np.float32), observed
+
+        return act
+
+    monkeypatch.setattr(room, "batched_act", watch)
+    policy = linear_policy("gymnasium/Pendulum-v1", 3)
+    member = alike(policy)
+    play("gymnasium/Pendulum-v1", policy, member, noise=3, horizon=8, num_members=7, slots=2)
+    assert np.shape(seen) == (7 * 8, 9)
+    assert len(np.unique(seen)) == np.size(seen)
 
 
 class Corridor(gymnasium.Env):
@@ -345,7 +358,17 @@ def test_where_envpool_has_no_wheel_gymnasium_plays(monkeypatch):
         task_spec("envpool/Hoper-v5")
 
 
-def test_on_linux_a_missing_envpool_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nesht_jax.envs.envpool", None)
-    with pytest.raises(ValueError, match="pip install envpool"):
-        task_spec("envpool/Hopper-v5")
+@pytest.mark.parametrize(
+    ("room", "remedy"),
+    [
+        ("envpool", "pip install envpool"),
+        ("brax", r"pip install 'nesht-jax\[brax\]'"),
+        ("gymnax", r"pip install 'nesht-jax\[gymnax\]'"),
+        ("playground", r"pip install 'nesht-jax\[playground\]'"),
+    ],
+)
+def test_what_installs_a_missing_package_is_told(monkeypatch, room, remedy):
+    """On Linux, where envpool has wheels."""
+    monkeypatch.setitem(sys.modules, f"nesht_jax.envs.{room}", None)
+    with pytest.raises(ValueError, match=remedy):
+        task_names(room)

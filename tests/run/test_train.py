@@ -75,6 +75,7 @@ def _rooms():
     yield pytest.param(
         {"task": "gymnasium/CartPole-v1", "action_noise": 0.1, "slots": 3, **common, **scores},
         id="gymnasium",
+        marks=pytest.mark.slow,
     )
     slow = {**common, "members": 2, "horizon": 3}
     yield pytest.param(
