@@ -15,6 +15,7 @@ from table import timed, write
 
 from nesht_jax.envs import make_environment
 from nesht_jax.envs.queue import default_slots
+from nesht_jax.envs.task import episode_length
 from nesht_jax.nesht import generation_keys
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config
@@ -63,7 +64,7 @@ def measure(task: str, members: int, options: argparse.Namespace) -> dict:
 def masked_seconds(task: str, members: int, options: argparse.Namespace) -> tuple[float, int]:
     """Of stepping every member to the horizon, with zero actions and no policy: it flatters the
     scan. And the horizon."""
-    horizon = make_environment(task).spec.horizon
+    horizon = episode_length(make_environment(task).spec, None)
     actions = zero_actions(task, members)[: options.masked_steps]
     some = timed(scan(task, actions), repeats=1)
     return some.median * horizon / options.masked_steps, horizon

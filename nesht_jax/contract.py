@@ -110,8 +110,9 @@ class Evaluate(Protocol):
 class HostEvaluate(Evaluate, Protocol):
     """A room that steps a simulator outside JAX; it cannot be traced.
 
-    Its resets come from the simulator's own random state, which moves with every call. So call
-    number c is a function of (seed, c, key), and ``seek`` makes the next call number c.
+    Where its resets come from the simulator's own random state, which moves with every call, call
+    number c is a function of (seed, c, key), and ``seek`` makes the next call number c. Where the
+    key gives them, ``seek`` does nothing.
     """
 
     def seek(self, calls: int) -> None: ...

@@ -75,7 +75,9 @@ def make_policy(
         hidden: widths of the hidden layers; none makes the policy linear.
         activation: between layers.
         output: ``"tanh"`` as it is, in [-1, 1]; ``"clip"`` to the bounds; ``"scale"`` maps tanh
-            onto the bounds, which must be finite.
+            onto the bounds, which must be finite. Where an action is chosen by the highest score,
+            the bounds are infinite: ``"clip"`` leaves scores as they are, ``"tanh"`` keeps their
+            order until they saturate.
         normalizer: a ``normalize.Normalizer``.
 
     Raises:

@@ -14,12 +14,15 @@ CORE = {"contract", "noise", "shaping", "gradient", "threshold", "normalize", "p
 ASSEMBLY = "nesht"
 CORE_LIBRARIES = {"jax", "optax", "flax", "jaxtyping", "numpy"}
 IMPURE = {"io", "os", "pathlib", "pickle", "random", "shutil", "sys", "tempfile", "time"}
-ROOM_PARTS = {"noisy", "queue", "rollout", "task"}
+ROOM_PARTS = {"host", "noisy", "queue", "quiet", "rollout", "task"}
 SIMULATORS = {
     "mjx": {"mujoco", "gymnasium"},
     "mjx_tasks": {"mujoco"},
     "mjx_contacts": {"mujoco"},
+    "gymnasium_vector": {"gymnasium"},
+    "playground": {"mujoco_playground"},
     "probe": set(),
+    "quiet": {"mujoco"},
 }
 """What a room may import of simulators; by default only the package it is named after."""
 
@@ -86,7 +89,7 @@ def test_parts_import_no_sibling_and_only_the_assembly_sees_them(path):
 def test_a_room_imports_the_core_and_its_own_simulator(path):
     room = path.stem
     shared = room in ROOM_PARTS | {"__init__"}
-    simulators = set() if shared else SIMULATORS.get(room, {room})
+    simulators = SIMULATORS.get(room, set() if shared else {room})
     assert outside(path) <= CORE_LIBRARIES | simulators
     own = {part for part in SIMULATORS if part.startswith(f"{room}_")}
     assert ours(path) <= CORE | {f"envs.{part}" for part in ROOM_PARTS | own}

@@ -3,8 +3,11 @@
 import contextlib
 import difflib
 import functools
-import importlib
+import importlib.util
+import inspect
 import io
+import platform
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -17,9 +20,20 @@ ROOMS = {
     "envpool": "Gymnasium MuJoCo in C++, the fastest on a CPU; Linux only",
     "mjx": "the same Gymnasium v5 tasks in JAX, for accelerators",
     "brax": "the tasks of Brax, on any of its back ends",
+    "gymnasium": "any environment of Gymnasium, your own included; on every platform",
+    "gymnax": "classic control, bsuite and MinAtar in JAX",
+    "playground": "MuJoCo Playground in JAX, for accelerators",
     "probe": "tiny tasks with known answers",
 }
 """Name of each room and what it is."""
+
+REMEDIES = {
+    "brax": "pip install 'nesht-jax[brax]'",
+    "envpool": "pip install envpool",
+    "gymnax": "pip install 'nesht-jax[gymnax]'",
+    "playground": "pip install 'nesht-jax[playground]'",
+}
+"""What installs the package of a room; the others come with ``pip install nesht-jax``."""
 
 
 def task_names(room: str) -> list[str]:
@@ -54,7 +68,7 @@ def make_evaluate(
     """The room of a task: an ``Evaluate`` for ``num_members`` members.
 
     Args:
-        task: ``"mjx/hopper"``, ``"envpool/Hopper-v5"``, ``"brax/ant"``, ``"probe/linear"``, ….
+        task: ``"mjx/hopper"``, ``"envpool/Hopper-v5"``, ``"gymnasium/my_module:Mine-v0"``, ….
         policy: made for ``observation_size * (1 + noise)`` features.
         num_members: m.
         noise: N; after the true observation come N times as many N(0, 1) features.
@@ -62,7 +76,8 @@ def make_evaluate(
         horizon: steps after which an episode is cut; the task's own if None.
         action_noise: standard deviation of Gaussian noise on every action.
         common_random_numbers: members 2j and 2j + 1, a mirrored pair, share reset states.
-        slots: episodes played at once, in rooms written in JAX; ``queue.default_slots`` if None.
+        slots: episodes played at once, in rooms that play from a queue: all but envpool; the
+            room's own choice if None.
         seed: of the simulators whose random state cannot be given by a key (envpool).
         options: of the simulator behind the room.
 
@@ -80,9 +95,11 @@ def make_evaluate(
         "common_random_numbers": common_random_numbers,
     }
     if hasattr(room, "make_host_evaluate"):
-        if slots is not None:
+        if "slots" in inspect.signature(room.make_host_evaluate).parameters:
+            rules["slots"] = slots
+        elif slots is not None:
             raise ValueError(
-                f"slots are for rooms written in JAX, got {slots} for {task}, "
+                f"slots are for rooms that play from a queue, got {slots} for {task}, "
                 "which steps only the episodes that live"
             )
         return room.make_host_evaluate(name, policy, seed=seed, options=options or {}, **rules)
@@ -112,10 +129,23 @@ def _find(task: str) -> tuple[ModuleType, str]:
     room, _, name = task.partition("/")
     if room not in ROOMS:
         raise ValueError(f"unknown room {room!r} in task {task!r}; {_nearest(room, list(ROOMS))}")
+    if room == "envpool" and not _has_envpool():
+        warnings.warn(
+            f"envpool has wheels for Linux only, so gymnasium/{name} plays instead of {task}",
+            stacklevel=1,  # one place: Python says it once
+        )
+        room = "gymnasium"
     module = _module(room)
+    if hasattr(module, "registered"):
+        name = module.registered(name)
     if name not in module.names():
         raise ValueError(f"unknown task {task!r}; {_nearest(task, task_names(room))}")
     return module, name
+
+
+def _has_envpool() -> bool:
+    """Whether envpool tasks are envpool's to play: it has wheels for Linux only."""
+    return platform.system() == "Linux" or importlib.util.find_spec("envpool") is not None
 
 
 def _module(room: str) -> ModuleType:
@@ -124,10 +154,9 @@ def _module(room: str) -> ModuleType:
         with contextlib.redirect_stdout(io.StringIO()):
             return importlib.import_module(f"nesht_jax.envs.{room}")
     except ModuleNotFoundError as error:
-        remedy = {"brax": "pip install 'nesht-jax[brax]'", "envpool": "pip install envpool"}
         raise ValueError(
             f"room {room!r} needs the package {error.name!r}: "
-            f"{remedy.get(room, 'pip install nesht-jax')}"
+            f"{REMEDIES.get(room, 'pip install nesht-jax')}"
         ) from error
 
 

@@ -10,12 +10,11 @@ import inspect
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from brax import envs
 from jaxtyping import Array, Float, Key
 
-from nesht_jax.envs.rollout import Environment, Transition
+from nesht_jax.envs.rollout import Environment, Transition, strong
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")
@@ -53,12 +52,12 @@ def make(name: str, options: TaskOptions) -> Environment:
     task = envs.get_environment(name, **_checked(name, options))
 
     def reset(key: Key[Array, ""]) -> tuple[envs.State, Float[Array, " o"]]:
-        state = _strong(task.reset(key))
+        state = strong(task.reset(key))
         return state, state.obs
 
     def step(state: envs.State, action: Float[Array, " a"]) -> Transition:
         # Brax writes into the metrics of the state it is given: give it a copy
-        after = _strong(task.step(jax.tree.map(lambda x: x, state), action))
+        after = strong(task.step(jax.tree.map(lambda x: x, state), action))
         return Transition(after, after.obs, after.reward, after.done > 0)
 
     observation = jax.eval_shape(task.reset, jax.random.key(0)).obs
@@ -86,8 +85,3 @@ def _checked(name: str, options: TaskOptions) -> dict[str, Any]:
                 f"brax/{name} has no option {key!r}; the nearest are {', '.join(near)}"
             )
     return chosen
-
-
-def _strong(tree: Any) -> Any:
-    """No weak types, in which a Brax reset and a step differ: a loop would compile twice."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from envpool.registration import registry
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax import normalize
-from nesht_jax.contract import Evaluation, Members, Params
+from nesht_jax.contract import Evaluation, Members
 from nesht_jax.envs import queue
+from nesht_jax.envs.host import batched_act
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
 
@@ -103,7 +104,7 @@ class EnvpoolEvaluate:
         ]
         self._pools = self._make()
         self._calls = 0
-        self._act = _batched_act(policy, task, action_noise)
+        self._act = batched_act(policy, task, action_noise)
         self._features = task.observation_size * (1 + noise)
         self._jitters = len(task.action_low) if action_noise else 0
         self._observes = policy.observes
@@ -246,27 +247,3 @@ def _own(members: Members, indices: Int[Array, " slot"]) -> Any:
 @jax.jit
 def _take(tree: Any, rows: Int[Array, " rows"]) -> Any:
     return jax.tree.map(lambda x: x[rows], tree)
-
-
-def _batched_act(policy: Policy, task: TaskSpec, action_noise: float):
-    """Jitted: the actions of a batch of slots, and the moments with what they saw."""
-
-    @jax.jit
-    def batched(
-        params: Callable[[Any], Params],
-        moments: normalize.Moments | None,
-        own: Any,
-        seen: Float[Array, "slot o"],
-        jitter: Float[Array, "slot _"],
-        observed: normalize.Moments | None,
-        counted: Bool[Array, " slot"],
-    ) -> tuple[Float[Array, "slot a"], normalize.Moments | None]:
-        action = jax.vmap(lambda own, x: policy.apply(params(own), moments, x))(own, seen)
-        if action_noise:
-            low, high = task.action_low[None], task.action_high[None]
-            action = jnp.clip(action + action_noise * jitter, low, high)
-        if observed is not None:
-            observed = normalize.merge(observed, normalize.of_batch(seen, counted))
-        return action, observed
-
-    return batched

@@ -27,6 +27,7 @@ from mujoco import mjx
 
 from nesht_jax.envs.mjx_contacts import like_c
 from nesht_jax.envs.mjx_tasks import TASKS, Task
+from nesht_jax.envs.quiet import quiet
 from nesht_jax.envs.rollout import Environment, Transition
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 
@@ -85,7 +86,8 @@ def make(name: str, options: TaskOptions) -> Environment:
         raise ValueError(
             f"{name} observes contact forces, which MJX has for impl='jax' only, got impl='warp'"
         )
-    plan = _load(ASSETS / task.xml)
+    with quiet():
+        plan = mujoco.MjModel.from_xml_path(str(ASSETS / task.xml))
     plan.opt.solver = SOLVERS[chosen["solver"]]
     plan.opt.iterations = chosen["iterations"]
     plan.opt.ls_iterations = chosen["ls_iterations"]
@@ -95,17 +97,6 @@ def make(name: str, options: TaskOptions) -> Environment:
     low, high = plan.actuator_ctrlrange.T.astype(np.float32)
     _, observation = jax.eval_shape(environment[0], jax.random.key(0))
     return Environment(*environment, TaskSpec(observation.size, low, high, task.horizon))
-
-
-def _load(xml: Path) -> mujoco.MjModel:
-    """The model, quietly: MuJoCo would log what it finds deprecated in Gymnasium's XML to a file
-    in the working folder."""
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        return mujoco.MjModel.from_xml_path(str(xml))
-    finally:
-        mujoco.set_mju_user_warning(before)
 
 
 def _assemble(task: Task, model: mjx.Model, rest: mjx.Data) -> tuple[Callable, Callable]:

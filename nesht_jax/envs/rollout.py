@@ -11,7 +11,7 @@ from nesht_jax import normalize
 from nesht_jax.contract import Evaluate, Evaluation, Members, Params
 from nesht_jax.envs.noisy import observe
 from nesht_jax.envs.queue import Slot, play, seating
-from nesht_jax.envs.task import TaskSpec
+from nesht_jax.envs.task import TaskSpec, episode_length
 from nesht_jax.policy import Policy
 
 
@@ -36,6 +36,12 @@ class Environment(NamedTuple):
     reset: Callable[[Key[Array, ""]], tuple[Any, Float[Array, " o"]]]
     step: Callable[[Any, Float[Array, " a"]], Transition]
     spec: TaskSpec
+
+
+def strong(tree: Any) -> Any:
+    """``tree`` without weak types, in which a simulator's reset and step may differ: a loop around
+    them would compile twice."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)
 
 
 def make_act(
@@ -97,7 +103,7 @@ def make_pure_evaluate(
     but for the order in which a batch of another size is summed. See ``make_evaluate`` for the
     arguments.
     """
-    length = horizon or environment.spec.horizon
+    length = episode_length(environment.spec, horizon)
     act = make_act(policy, environment.spec, noise=noise, action_noise=action_noise)
     # jitted, so that the loops around them do not trace a simulator again and again
     reset, simulate = jax.jit(environment.reset), jax.jit(environment.step)

@@ -14,12 +14,28 @@ class TaskSpec(NamedTuple):
 
     Attributes:
         observation_size: features of the true observation, noise not counted.
-        action_low: lower action bounds.
+        action_low: lower action bounds. Where a task has a actions to choose from, the policy gives
+            a score each, -inf to inf, and the room plays the highest, the first of equals.
         action_high: upper action bounds.
-        horizon: steps after which the task truncates an episode.
+        horizon: steps after which the task truncates an episode; None if it never does.
     """
 
     observation_size: int
     action_low: Float[np.ndarray, " a"]
     action_high: Float[np.ndarray, " a"]
-    horizon: int
+    horizon: int | None
+
+
+def episode_length(spec: TaskSpec, horizon: int | None) -> int:
+    """Steps after which an episode is cut: ``horizon``, or the task's own.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    length = horizon or spec.horizon
+    if length is None:
+        raise ValueError(
+            "the task has no time limit of its own: set horizon, the steps after which an episode "
+            "is cut"
+        )
+    return length

@@ -52,7 +52,9 @@ class PolicyConfig:
             observation (published code); "running": by the moments of all observations so far;
             "none".
         clip: bound on running-normalised features.
-        output: "tanh" as it is; "clip" to the action bounds; "scale": tanh onto the bounds.
+        output: "tanh" as it is; "clip" to the action bounds; "scale": tanh onto the bounds. Where
+            an action is chosen by the highest score, "clip" leaves scores as they are, "tanh"
+            saturates.
     """
 
     hidden: tuple[int, ...] = ()
@@ -132,11 +134,11 @@ class Config:
     Args:
         task: room/name; `nesht envs` lists them.
         task_options: options of the simulator, by its own names: {backend: spring} for Brax,
-            {num_threads: 2} for envpool, ….
+            {num_threads: 2} for envpool, {vectorization_mode: async} for Gymnasium, ….
         noise: N of ×N: after the true observation come N times as many N(0, 1) features.
         horizon: steps after which an episode is cut; the task's own if null.
         rollouts: episodes of each member in a generation.
-        slots: episodes played at once, in rooms written in JAX; null: by device and members.
+        slots: episodes played at once, in every room but envpool; null: the room's own choice.
         members: candidates in a generation (mirrored: half as many directions).
         mirrored: evaluate every perturbation with both signs.
         rank: r of low-rank perturbations A Bᵀ/√r, for matrices of more than r·(in + out) weights

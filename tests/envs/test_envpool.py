@@ -189,7 +189,7 @@ def features():
         return act
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_batched_act", watch)
+        patch.setattr(room, "batched_act", watch)
         policy = linear_policy(noise)
         evaluate = make_evaluate(TASK, policy, num_members=40, noise=noise, horizon=horizon)
         evaluate(jax.random.key(5), alike(policy.init(KEY)), None)

@@ -28,7 +28,7 @@ def complaint(capsys, *argv):
         (["train", "--threshold.sparsity=much"], "threshold.sparsity must be float, got much"),
         (["train", "--horizon=soon"], "horizon must be int or null, got soon"),
         (["train", "--slots=0"], "slots must be at least 1 or null, got 0"),
-        (["train", "--task=envpool/Hopper-v5", "--slots=4"], "slots are for rooms written in JAX"),
+        (["train", "--task=envpool/Hopper-v5", "--slots=4"], "slots are for rooms that play from"),
         (["train", "--members=5"], "members must be even if mirrored, got 5"),
         (["train", "--task=envpool/Hoper-v5"], "the nearest are envpool/Hopper-v5"),
         (["train", "--task=mujoco/hopper"], "unknown room 'mujoco'"),
@@ -142,5 +142,6 @@ def test_bench_lists_its_tables_and_makes_one(capsys, tmp_path, monkeypatch):
 def test_envs_lists_every_room(capsys):
     assert main(["envs"]) == 0
     told = capsys.readouterr().out
-    for task in ("envpool/Hopper-v5", "mjx/hopper", "brax/ant", "probe/linear"):
+    some = "envpool/Hopper-v5 mjx/hopper brax/ant gymnasium/CartPole-v1 gymnax/CartPole-v1"
+    for task in (*some.split(), "playground/WalkerRun", "probe/linear"):
         assert f"  {task}\n" in told

@@ -72,7 +72,19 @@ def _rooms():
         id="envpool",
         marks=pytest.mark.slow,
     )
+    scores = {"policy": PolicyConfig(normalization="running", output="clip")}
+    yield pytest.param(
+        {"task": "gymnasium/CartPole-v1", "action_noise": 0.1, "slots": 3, **common, **scores},
+        id="gymnasium",
+        marks=pytest.mark.slow,
+    )
     slow = {**common, "members": 2, "horizon": 3}
+    yield pytest.param(
+        {"task": "gymnax/CartPole-v1", **slow, **scores}, id="gymnax", marks=pytest.mark.slow
+    )
+    yield pytest.param(
+        {"task": "playground/CartpoleBalance", **slow}, id="playground", marks=pytest.mark.slow
+    )
     yield pytest.param({"task": "mjx/hopper", **slow}, id="mjx", marks=pytest.mark.slow)
     yield pytest.param(
         {"task": "brax/hopper", "task_options": {"backend": "spring"}, **slow},
