@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from nesht_jax.noise import perturbation
+from nesht_jax.noise import normal, perturbation, quantile, threefry
 
 STANDARD_ERRORS = 4
 """Statistical tests allow this many; seeds are fixed, so they pass always or never."""
@@ -111,6 +113,42 @@ def test_leaves_of_one_shape_are_independent():
 def test_generations_are_independent():
     first, second = (drawn(range(3000), jax.random.fold_in(KEY, g)) for g in (0, 1))
     assert correlation_is_chance(first, second)
+
+
+# ------------------------------------------------------------------------------- the generator
+
+
+def test_threefry_is_the_published_one():
+    """The known answer of its authors' Random123, and JAX's own."""
+    key = jnp.array([0x13198A2E, 0x03707344], jnp.uint32)
+    words = threefry(key, jnp.array([0x243F6A88], jnp.uint32), jnp.array([0x85A308D3], jnp.uint32))
+    assert [int(word[0]) for word in words] == [0xC4923A9C, 0x483DF7A0]
+    high, low = jax.random.bits(KEY, (2, 100))
+    theirs = jax.extend.random.threefry_2x32(key, jnp.concatenate([high, low]))
+    np.testing.assert_array_equal(jnp.concatenate(threefry(key, high, low)), theirs)
+
+
+def test_bits_become_normals_by_their_quantile():
+    bits = np.random.default_rng(0).integers(0, 2**32, 10000, dtype=np.uint32)
+    probability = ((bits >> 9).astype(np.float64) + 0.5) / 2**23
+    np.testing.assert_allclose(quantile(jnp.asarray(bits)), stats.norm.ppf(probability), rtol=2e-4)
+
+
+def test_the_extremes_are_finite_and_mirror_each_other():
+    lowest, highest = quantile(jnp.array([0, 2**32 - 1], jnp.uint32))
+    assert lowest == -highest and 5 < highest < 5.5
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_shape_of_any_size_is_filled_with_different_entries(size):
+    entries = np.asarray(normal(jnp.array([1, 2], jnp.uint32), 0, (size,)))
+    assert len(set(entries.tolist())) == size
+
+
+def test_normals_pass_kolmogorov_and_smirnov():
+    for stream in (0, 1, 2**31 - 1):
+        sample = np.asarray(normal(jnp.array([1, 2], jnp.uint32), stream, (100000,)), np.float64)
+        assert stats.kstest(sample, "norm").pvalue > 1e-3
 
 
 # ------------------------------------------------------------------------------------- low rank
