@@ -1,0 +1,100 @@
+"""Time and memory of a generation by population size, and where one room overtakes the other.
+
+    python benchmarks/scaling.py
+
+The first generations of random policies on the same Gymnasium task: stepped by envpool, on the
+host, and by MJX, in JAX. On a CPU their rates tell which to use; on an accelerator MJX overtakes
+where its row is the faster one. Every row is a process of its own.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+from process import fresh, peak_growth
+from table import write
+
+from nesht_jax.run.build import build
+from nesht_jax.run.config import Config
+from nesht_jax.run.train import make_advance
+
+
+def main() -> None:
+    options = _parse()
+    if options.case:
+        print(json.dumps(measure(**options.case)))
+        return
+    rows = []
+    for members, task in itertools.product(options.members, options.tasks):
+        case = {name: getattr(options, name) for name in ("horizon", "noise", "repeats")}
+        if row := fresh(__file__, case | {"task": task, "members": members}):
+            rows.append(row)
+            write(options.out, rows)
+    print(crossover(rows))
+
+
+def measure(*, task: str, members: int, horizon: int, noise: int, repeats: int) -> dict:
+    """One row. The memory is that of the second generation, over what the first left in use."""
+    setup = build(Config(task=task, noise=noise, members=members, horizon=horizon))
+    advance = make_advance(setup)
+    started = time.perf_counter()
+    state, _ = advance(setup.state, 1)
+    first = time.perf_counter() - started
+    state, peak = _with_peak(advance, state)
+
+    seconds, steps, simulated = [], 0, 0
+    for _ in range(repeats):
+        started = time.perf_counter()
+        state, (row,) = advance(state, 1)
+        seconds.append(time.perf_counter() - started)
+        steps, simulated = steps + row["steps"], simulated + row["simulated"]
+    return {
+        "task": task,
+        "members": members,
+        "horizon": horizon,
+        "noise": noise,
+        "seconds": round(median(seconds), 4),
+        "low": round(min(seconds), 4),
+        "high": round(max(seconds), 4),
+        "first_seconds": round(first, 2),
+        "useful_steps_per_second": round(steps / sum(seconds)),
+        "useful_share": round(steps / simulated, 3),
+        "peak_mib": round(peak, 1),
+    }
+
+
+def _with_peak(advance, state):
+    after = []
+    peak = peak_growth(lambda: after.append(advance(state, 1)[0]))
+    return after[0], peak
+
+
+def crossover(rows: list[dict]) -> str:
+    """At which size the room in JAX is the faster one."""
+    rates = {(r["members"], r["task"].split("/")[0]): r["useful_steps_per_second"] for r in rows}
+    sizes = sorted({members for members, _ in rates})
+    both = [m for m in sizes if (m, "mjx") in rates and (m, "envpool") in rates]
+    faster = [m for m in both if rates[m, "mjx"] > rates[m, "envpool"]]
+    if not faster:
+        return f"envpool is the faster room at every size measured: {both}"
+    return f"mjx is the faster room at {faster} members of {both}"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    tasks, sizes = ["envpool/Hopper-v5", "mjx/hopper"], [64, 256, 1024, 4096, 16384, 65536]
+    parser.add_argument("--tasks", nargs="+", default=tasks, help="one of envpool, one of mjx")
+    parser.add_argument("--members", type=int, nargs="+", default=sizes)
+    parser.add_argument("--horizon", type=int, default=20, help="instead of the task's own")
+    parser.add_argument("--noise", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3, help="generations after the first two")
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/scaling.csv"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
