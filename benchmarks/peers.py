@@ -55,66 +55,60 @@ def make_problem(config: Config) -> Problem:
 
 
 def brax_es(problem: Problem, judge: Judge) -> None:
-    """``brax.training.agents.es``. Its evaluator is handed every centre, and is ours.
-
-    Its own policies draw their actions; this one, like all others here, does not.
-    """
+    """``brax.training.agents.es``. Its evaluator is handed every centre, and is ours."""
     from brax import envs
     from brax.training import acting
-    from brax.training.agents.es import networks
     from brax.training.agents.es import train as es
-    from brax.training.networks import FeedForwardNetwork
 
-    config, generations = problem.config, 0
-
-    class Evaluator:
-        def __init__(self, *arguments: Any, **options: Any) -> None: ...
-
-        def run_evaluation(self, params: Any, training_metrics: dict, **options: Any) -> dict:
-            nonlocal generations
-            if training_metrics:
-                generations += 1
-                # it counts no useful steps where it tells of them: all are simulated
-                steps = generations * config.members * problem.horizon
-                judge(params[1], generations=generations, steps=steps)
-            return training_metrics
-
-    def network(*sizes: Any, **options: Any) -> Any:
-        def apply(moments: Any, params: Any, observation: jax.Array) -> jax.Array:
-            return problem.policy.apply(params, None, observation)
-
-        made: Any = networks.ESNetworks  # a flax dataclass, whose fields pyright does not see
-        deterministic = SimpleNamespace(sample=lambda action, key: action)
-        return made(FeedForwardNetwork(lambda key: problem.params, apply), deterministic)
-
-    acting.Evaluator = Evaluator  # pyright: ignore
+    acting.Evaluator = lambda *arguments, **options: _BraxEvaluator(problem, judge)  # pyright: ignore
     es.train(
         envs.get_environment(problem.name, backend="spring"),
         num_timesteps=2**30,
         num_evals=2**30,  # after every generation
         episode_length=problem.horizon,
-        population_size=config.members // 2,
-        learning_rate=config.optimizer.learning_rate,
+        population_size=problem.config.members // 2,
+        learning_rate=problem.config.optimizer.learning_rate,
         fitness_shaping=es.FitnessShaping.CENTERED_RANK,
-        perturbation_std=config.sigma,
-        seed=config.seed,
-        network_factory=network,  # pyright: ignore
+        perturbation_std=problem.config.sigma,
+        seed=problem.config.seed,
+        network_factory=lambda *sizes, **options: _brax_network(problem),
     )
+
+
+class _BraxEvaluator:
+    """Stands in for ``acting.Evaluator``."""
+
+    def __init__(self, problem: Problem, judge: Judge) -> None:
+        self._problem, self._judge, self._generations = problem, judge, 0
+
+    def run_evaluation(self, params: Any, training_metrics: dict) -> dict:
+        """Called once before training, without metrics, and after every generation."""
+        if training_metrics:
+            self._generations += 1
+            # of useful steps it does not tell: these are the simulated ones
+            steps = self._generations * self._problem.config.members * self._problem.horizon
+            self._judge(params[1], generations=self._generations, steps=steps)
+        return training_metrics
+
+
+def _brax_network(problem: Problem) -> Any:
+    """Our policy. Theirs draws its actions; this one, like all others here, does not."""
+    from brax.training.agents.es.networks import ESNetworks
+    from brax.training.networks import FeedForwardNetwork
+
+    def apply(moments: Any, params: Any, observation: jax.Array) -> jax.Array:
+        return problem.policy.apply(params, None, observation)
+
+    made: Any = ESNetworks  # a flax dataclass, whose fields pyright does not see
+    deterministic = SimpleNamespace(sample=lambda action, key: action)
+    return made(FeedForwardNetwork(lambda key: problem.params, apply), deterministic)
 
 
 def evosax(problem: Problem, judge: Judge) -> None:
     """Open_ES on its BraxProblem: a generation is one compiled program, without metrics."""
     from evosax.algorithms import Open_ES  # pyright: ignore
-    from evosax.problems.rl.brax import BraxProblem  # pyright: ignore
 
-    config = problem.config
-    policy: Any = SimpleNamespace(
-        init=lambda key, observation, _: problem.params,
-        apply=lambda params, observation, _: problem.policy.apply(params, None, observation),
-    )
-    task = BraxProblem(
-        problem.name, policy, episode_length=problem.horizon, use_normalize_obs=False
-    )
+    config, task = problem.config, _evosax_task(problem)
     algorithm = Open_ES(
         population_size=config.members,
         solution=problem.params,
@@ -137,22 +131,60 @@ def evosax(problem: Problem, judge: Judge) -> None:
     state, task_state = algorithm.init(key, problem.params, settings), task.init(key)
     for number in range(1, 2**30):
         key, generation_key = jax.random.split(key)
-        state, task_state, centre = jax.block_until_ready(
-            generation(generation_key, state, task_state)
-        )
+        state, task_state, centre = generation(generation_key, state, task_state)
         judge(centre, generations=number, steps=number * config.members * problem.horizon)
+
+
+def _evosax_task(problem: Problem) -> Any:
+    from evosax.problems.rl.brax import BraxProblem  # pyright: ignore
+
+    policy: Any = SimpleNamespace(
+        init=lambda key, observation, _: problem.params,
+        apply=lambda params, observation, _: problem.policy.apply(params, None, observation),
+    )
+    return BraxProblem(
+        problem.name, policy, episode_length=problem.horizon, use_normalize_obs=False
+    )
 
 
 def evotorch(problem: Problem, judge: Judge) -> None:
     """PGPE with a standard deviation that stays: OpenAI-ES. A Ray actor a core."""
+    import torch  # pyright: ignore
+    from evotorch.algorithms import PGPE  # pyright: ignore
+
+    config = problem.config
+    torch.manual_seed(config.seed)
+    search = PGPE(
+        _evotorch_task(problem),
+        popsize=config.members,
+        center_learning_rate=config.optimizer.learning_rate,
+        stdev_learning_rate=0.0,
+        stdev_init=config.sigma,
+        stdev_max_change=None,
+        optimizer="adam",
+        ranking_method="centered",
+        center_init=torch.tensor(_torch_order(problem.params)),
+        symmetric=config.mirrored,
+    )
+    observations, actions = problem.params["layer0"]["kernel"].shape
+    size = observations * actions
+    for number in range(1, 2**30):
+        search.step()
+        weights = jnp.asarray(search.status["center"].numpy())
+        kernel = weights[:size].reshape(actions, observations).T
+        centre = {"layer0": {"kernel": kernel, "bias": weights[size:]}}
+        steps = int(search.status["total_interaction_count"])
+        judge(centre, generations=number, steps=steps)
+
+
+def _evotorch_task(problem: Problem) -> Any:
     import gymnasium
     import ray  # pyright: ignore
     import torch  # pyright: ignore
-    from evotorch.algorithms import PGPE  # pyright: ignore
     from evotorch.neuroevolution import GymNE  # pyright: ignore
 
-    config, name = problem.config, problem.name
-    observations, actions = np.shape(problem.params["layer0"]["kernel"])
+    name, horizon = problem.name, problem.horizon
+    observations, actions = problem.params["layer0"]["kernel"].shape
 
     class Linear(torch.nn.Module):
         def __init__(self) -> None:
@@ -165,32 +197,12 @@ def evotorch(problem: Problem, judge: Judge) -> None:
 
     cores = len(os.sched_getaffinity(0))
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
-    torch.manual_seed(config.seed)
-    task = GymNE(
-        lambda: gymnasium.make(name, disable_env_checker=True, max_episode_steps=problem.horizon),
+    return GymNE(
+        lambda: gymnasium.make(name, disable_env_checker=True, max_episode_steps=horizon),
         Linear,
         num_actors=cores,
         actor_config={"num_cpus": 1},
     )
-    search = PGPE(
-        task,
-        popsize=config.members,
-        center_learning_rate=config.optimizer.learning_rate,
-        stdev_learning_rate=0.0,
-        stdev_init=config.sigma,
-        stdev_max_change=None,
-        optimizer="adam",
-        ranking_method="centered",
-        center_init=torch.tensor(_torch_order(problem.params)),
-        symmetric=config.mirrored,
-    )
-    for number in range(1, 2**30):
-        search.step()
-        weights = jnp.asarray(search.status["center"].numpy())
-        kernel = weights[: observations * actions].reshape(actions, observations).T
-        centre = {"layer0": {"kernel": kernel, "bias": weights[observations * actions :]}}
-        steps = int(search.status["total_interaction_count"])
-        judge(centre, generations=number, steps=steps)
 
 
 def _torch_order(params: Params) -> np.ndarray:

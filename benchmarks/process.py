@@ -35,23 +35,33 @@ def fresh(script: str, case: dict[str, Any]) -> dict[str, Any] | None:
     return row
 
 
-def peak_growth(call: Callable[[], Any]) -> float:
-    """MiB by which the memory in use rises at most during a call.
+def memory_in_use() -> float:
+    """MiB: on an accelerator what JAX holds there, on a CPU the resident memory."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_in_use" in statistics:
+        return statistics["bytes_in_use"] / MEBIBYTE
+    return _kibibytes("VmRSS") / 1024
 
-    On an accelerator JAX's own count, since the process began; on a CPU the kernel's high-water
-    mark of resident memory, set back before the call, so that compilation does not count.
+
+def memory_available() -> float:
+    """MiB that the host has left."""
+    return _kibibytes("MemAvailable", "/proc/meminfo") / 1024
+
+
+def peak_of(call: Callable[[], Any]) -> tuple[Any, float]:
+    """(what a call returns, MiB in use at most during it).
+
+    On a CPU by the kernel's high-water mark, set back before the call, so that a compilation before
+    it does not count; on an accelerator since the process began.
     """
+    Path("/proc/self/clear_refs").write_text("5")
+    result = jax.block_until_ready(call())
     statistics = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
-        jax.block_until_ready(call())
-        after = jax.devices()[0].memory_stats() or {}
-        return (after["peak_bytes_in_use"] - statistics["bytes_in_use"]) / MEBIBYTE
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _kibibytes("VmHWM")
-    jax.block_until_ready(call())
-    return (_kibibytes("VmHWM") - before) / 1024
+        return result, statistics["peak_bytes_in_use"] / MEBIBYTE
+    return result, _kibibytes("VmHWM") / 1024
 
 
-def _kibibytes(name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
+def _kibibytes(name: str, file: str = "/proc/self/status") -> int:
+    found = re.search(rf"{name}:\s+(\d+)", Path(file).read_text())
     return int(found.group(1)) if found else 0

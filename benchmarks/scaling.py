@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from process import fresh, peak_growth
+import jax
+from process import fresh, memory_available, memory_in_use, peak_of
 from table import write
 
 from nesht_jax.run.build import build
@@ -29,47 +30,57 @@ def main() -> None:
         return
     rows = []
     for members, task in itertools.product(options.members, options.tasks):
-        case = {name: getattr(options, name) for name in ("horizon", "noise", "repeats")}
+        if not fits(rows, task, members):
+            continue
+        case = {name: getattr(options, name) for name in ("horizon", "noise", "seconds")}
         if row := fresh(__file__, case | {"task": task, "members": members}):
             rows.append(row)
             write(options.out, rows)
     print(crossover(rows))
 
 
-def measure(*, task: str, members: int, horizon: int, noise: int, repeats: int) -> dict:
-    """One row. The memory is that of the second generation, over what the first left in use."""
+def measure(*, task: str, members: int, horizon: int, noise: int, seconds: float) -> dict:
+    """One row. The memory is that of generation 2 and the simulators, over what imports take."""
+    before = memory_in_use()
     setup = build(Config(task=task, noise=noise, members=members, horizon=horizon))
     advance = make_advance(setup)
     started = time.perf_counter()
     state, _ = advance(setup.state, 1)
     first = time.perf_counter() - started
-    state, peak = _with_peak(advance, state)
 
-    seconds, steps, simulated = [], 0, 0
-    for _ in range(repeats):
+    times, peaks, steps, simulated = [], [], 0, 0
+    while sum(times) < seconds or not times:
         started = time.perf_counter()
-        state, (row,) = advance(state, 1)
-        seconds.append(time.perf_counter() - started)
+        (state, (row,)), peak = peak_of(lambda state=state: advance(state, 1))
+        times.append(time.perf_counter() - started)
+        peaks.append(peak - before)
         steps, simulated = steps + row["steps"], simulated + row["simulated"]
     return {
         "task": task,
         "members": members,
         "horizon": horizon,
         "noise": noise,
-        "seconds": round(median(seconds), 4),
-        "low": round(min(seconds), 4),
-        "high": round(max(seconds), 4),
+        "generations": len(times),
+        "seconds": round(median(times), 4),
+        "low": round(min(times), 4),
+        "high": round(max(times), 4),
         "first_seconds": round(first, 2),
-        "useful_steps_per_second": round(steps / sum(seconds)),
+        "useful_steps_per_second": round(steps / sum(times)),
         "useful_share": round(steps / simulated, 3),
-        "peak_mib": round(peak, 1),
+        "peak_mib": round(peaks[0], 1),
     }
 
 
-def _with_peak(advance, state):
-    after = []
-    peak = peak_growth(lambda: after.append(advance(state, 1)[0]))
-    return after[0], peak
+def fits(rows: list[dict], task: str, members: int) -> bool:
+    """Whether the host has the memory that the largest size so far lets expect."""
+    known = [row["peak_mib"] / row["members"] for row in rows if row["task"] == task]
+    needed = known[-1] * members if known else 0.0
+    if jax.default_backend() != "cpu" and not task.startswith("envpool/"):
+        return True
+    if needed > 0.8 * memory_available():
+        print(f"{task} with {members} members needs some {needed / 1024:.0f} GiB, and is left out")
+        return False
+    return True
 
 
 def crossover(rows: list[dict]) -> str:
@@ -88,9 +99,9 @@ def _parse() -> argparse.Namespace:
     tasks, sizes = ["envpool/Hopper-v5", "mjx/hopper"], [64, 256, 1024, 4096, 16384, 65536]
     parser.add_argument("--tasks", nargs="+", default=tasks, help="one of envpool, one of mjx")
     parser.add_argument("--members", type=int, nargs="+", default=sizes)
-    parser.add_argument("--horizon", type=int, default=20, help="instead of the task's own")
+    parser.add_argument("--horizon", type=int, default=10, help="instead of the task's own")
     parser.add_argument("--noise", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3, help="generations after the first two")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of generations, at least one")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/scaling.csv"))
     return parser.parse_args()

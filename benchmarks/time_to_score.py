@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,32 +25,41 @@ from process import fresh, installed
 from table import read, write
 
 from nesht_jax.contract import Params
+from nesht_jax.normalize import Moments, empty
 from nesht_jax.run.build import build
-from nesht_jax.run.config import Config, OptimizerConfig, ThresholdConfig
+from nesht_jax.run.config import Config, OptimizerConfig, PolicyConfig, ThresholdConfig
 from nesht_jax.run.evaluate import CentreEvaluator
 from nesht_jax.run.train import make_advance
 
-PUBLISHED = {"members": 256, "sigma": 0.1, "learning_rate": 0.1}
+PUBLISHED = {
+    "members": 256,
+    "sigma": 0.1,
+    "learning_rate": 0.1,
+    "mirrored": False,
+    "common_random_numbers": False,
+    "normalization": "observation",
+}
 """Of the published MuJoCo code: one rollout a member, centred ranks, Adam."""
 
-EQUAL = {
-    # Brax's own strategy is always mirrored
-    "brax/hopper": PUBLISHED | {"mirrored": True, "common_random_numbers": False},
-    "envpool/Swimmer-v5": PUBLISHED | {"mirrored": False, "common_random_numbers": False},
+STEPS = {
+    "mirrored": {"mirrored": True},
+    "common": {"common_random_numbers": True},
+    "members": {"members": 64},
+    "running": {"normalization": "running"},
 }
-OURS = {
-    "nesht: mirrored": {"mirrored": True},
-    "nesht: common random numbers": {"mirrored": True, "common_random_numbers": True},
-}
-"""From the published settings to our best, each on top of the one before."""
+"""From the published settings to ours, each step on top of those before it."""
 
-TARGETS = {"brax/hopper": (1000.0, 5), "envpool/Swimmer-v5": (300.0, 1)}
-"""Mean return, and generations between two looks at the centre."""
-
-CONTENDERS = {
-    "brax/hopper": ("nesht", "brax_es", "evosax"),
-    "envpool/Swimmer-v5": ("nesht", "script", "evotorch", *OURS),
+HOST = ("nesht", "script", "evotorch", *(f"nesht+{step}" for step in STEPS), "script+members")
+TASKS = {
+    # Brax's own strategy is always mirrored, so all start there
+    "brax/hopper": ("nesht+mirrored", "brax_es+mirrored", "evosax+mirrored"),
+    "envpool/InvertedDoublePendulum-v5": HOST,
+    "envpool/Hopper-v5": HOST,
 }
+"""Contenders: a program, and the step up to which its settings go."""
+
+TARGET = 500.0
+"""Mean return that ends a run: the policy works, and many members still fall early."""
 
 
 def main() -> None:
@@ -64,7 +74,7 @@ def main() -> None:
             case = {"task": task, "contender": contender, "seed": seed}
             if (task, contender, str(seed)) in done:
                 continue
-            if row := fresh(__file__, case | {"limit": options.limit}):
+            if row := fresh(__file__, case | {"limit": options.limit, "target": options.target}):
                 rows.append(row)
                 write(options.out, rows)
     summarise(rows)
@@ -73,35 +83,51 @@ def main() -> None:
 def contenders(task: str, asked: list[str] | None) -> list[str]:
     """Those of a task that are asked for and installed."""
     libraries = {"brax_es": "brax", "evosax": "evosax", "evotorch": "evotorch"}
-    return [
-        name
-        for name in CONTENDERS[task]
-        if (not asked or name in asked) and (name not in libraries or installed(libraries[name]))
-    ]
+    names = [name for name in TASKS[task] if not asked or name in asked]
+    needs: dict[str, Any] = {name: libraries.get(name.partition("+")[0]) for name in names}
+    present = {need for need in set(needs.values()) - {None} if installed(need)}
+    return [name for name in names if needs[name] is None or needs[name] in present]
 
 
-def measure(*, task: str, contender: str, seed: int, limit: float) -> dict:
+def settings_of(contender: str) -> dict:
+    """The published settings with all steps up to the contender's."""
+    _, _, last = contender.partition("+")
+    settings = dict(PUBLISHED)
+    for step in list(STEPS)[: list(STEPS).index(last) + 1] if last else []:
+        settings |= STEPS[step]
+    return settings
+
+
+def measure(*, task: str, contender: str, seed: int, limit: float, target: float) -> dict:
     """One run."""
-    settings = EQUAL[task] | OURS.get(contender, {})
-    config = Config(
-        task=task,
-        members=settings["members"],
-        sigma=settings["sigma"],
-        optimizer=OptimizerConfig(learning_rate=settings["learning_rate"]),
-        mirrored=settings["mirrored"],
-        common_random_numbers=settings["common_random_numbers"],
-        threshold=ThresholdConfig(sparsity=0),
-        seed=seed,
-    )
-    problem = peers.make_problem(config)
-    judge = Judge(problem, limit)
-    run = {"script": script, "brax_es": peers.brax_es, "evosax": peers.evosax}
-    run["evotorch"] = peers.evotorch
+    settings = settings_of(contender)
+    problem = peers.make_problem(config_of(task, seed, settings))
+    judge = Judge(problem, limit=limit, target=target)
+    programs = {
+        "nesht": ours,
+        "script": script,
+        "brax_es": peers.brax_es,
+        "evosax": peers.evosax,
+        "evotorch": peers.evotorch,
+    }
     try:
-        run.get(contender, ours)(problem, judge)
+        programs[contender.partition("+")[0]](problem, judge)
     except Finished:
         pass
     return {"task": task, "contender": contender, "seed": seed, **judge.row, **settings}
+
+
+def config_of(task: str, seed: int, settings: dict) -> Config:
+    """Dense NES with a linear policy."""
+    names = ("members", "sigma", "mirrored", "common_random_numbers")
+    return Config(
+        task=task,
+        seed=seed,
+        optimizer=OptimizerConfig(learning_rate=settings["learning_rate"]),
+        policy=PolicyConfig(normalization=settings["normalization"]),
+        threshold=ThresholdConfig(sparsity=0),
+        **{name: settings[name] for name in names},
+    )
 
 
 class Finished(Exception):
@@ -109,43 +135,51 @@ class Finished(Exception):
 
 
 class Judge:
-    """Looks at the centre now and then, and at the clock, which stands still meanwhile.
+    """Looks at every centre and at the clock, which stands still meanwhile.
 
     Attributes:
         row: what is known of the run.
     """
 
-    def __init__(self, problem: peers.Problem, limit: float) -> None:
-        self._target, self._every = TARGETS[problem.config.task]
+    def __init__(self, problem: peers.Problem, *, limit: float, target: float) -> None:
         self._evaluate = CentreEvaluator(
             problem.config, problem.policy, episodes=20, seed=problem.config.seed + 2**16
         )
-        start = self._evaluate(0, problem.params, None).mean
-        self.row = {"target": self._target, "score_at_start": round(start, 1), "reached": False}
-        self._limit, self._first, self._seconds, self._calls = limit, 0.0, 0.0, 0
+        (features, _) = problem.params["layer0"]["kernel"].shape
+        none_yet = empty(features) if problem.policy.observes else None
+        start = self._evaluate(0, problem.params, none_yet).mean
+        self.row = {"target": target, "score_at_start": round(start, 1), "reached": False}
+        self._limit, self._target = limit, target
+        self._first, self._seconds, self._steps = 0.0, 0.0, 0
         self._since = time.perf_counter()
 
-    def __call__(self, params: Params, *, generations: int, steps: int) -> None:
+    def __call__(
+        self, params: Params, *, generations: int, steps: int, moments: Moments | None = None
+    ) -> None:
         """Called after every generation."""
         jax.block_until_ready(params)
         self._seconds += time.perf_counter() - self._since
         self._first = self._first or self._seconds
-        late = self._seconds > self._limit
-        if generations % self._every == 0 or late:
-            self._calls += 1
-            score = self._evaluate(self._calls, params, None).mean
-            self.row |= {
-                "score": round(score, 1),
-                "reached": score >= self._target,
-                "total_seconds": round(self._seconds, 2),
-                "first_seconds": round(self._first, 2),
-                "seconds": round(self._seconds - self._first, 2),
-                "generations": generations,
-                "environment_steps": steps,
-            }
-            if score >= self._target or late:
-                raise Finished
+        score = self._evaluate(generations, params, moments).mean
+        self.row |= {
+            "score": round(score, 1),
+            "reached": score >= self._target,
+            "total_seconds": round(self._seconds, 2),
+            "first_seconds": round(self._first, 2),
+            "seconds": round(self._seconds - self._first, 2),
+            "generations": generations,
+            "environment_steps": steps,
+            "steps_per_second": round(self._rate(steps)),
+        }
+        if score >= self._target or self._seconds > self._limit:
+            raise Finished
         self._since = time.perf_counter()
+
+    def _rate(self, steps: int) -> float:
+        """Environment steps a second after the first generation."""
+        if self._seconds == self._first:
+            self._steps = steps
+        return (steps - self._steps) / max(self._seconds - self._first, 1e-9)
 
 
 def ours(problem: peers.Problem, judge: Judge) -> None:
@@ -156,7 +190,8 @@ def ours(problem: peers.Problem, judge: Judge) -> None:
     while True:
         state, rows = advance(state, 1)
         steps += rows[0]["steps"]
-        judge(state.params, generations=int(state.generation), steps=steps)
+        number = int(state.generation)
+        judge(state.params, generations=number, steps=steps, moments=state.moments)
 
 
 def script(problem: peers.Problem, judge: Judge) -> None:
@@ -189,7 +224,7 @@ def summarise(rows: list[dict]) -> None:
         some = [r for r in rows if (r["task"], r["contender"]) == (task, contender)]
         reached = [r for r in some if str(r["reached"]) == "True"]
         line = f"{task} {contender}: reached {len(reached)} of {len(some)}"
-        for name in ("total_seconds", "seconds", "generations", "environment_steps"):
+        for name in ("total_seconds", "seconds", "steps_per_second", "environment_steps"):
             values = sorted(float(r[name]) for r in reached)
             if values:
                 line += f", {name} {statistics.median(values):g} ({values[0]:g} … {values[-1]:g})"
@@ -198,9 +233,10 @@ def summarise(rows: list[dict]) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS)[:2], choices=list(TASKS))
     parser.add_argument("--contenders", nargs="+", help="only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--target", type=float, default=TARGET)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds of a run's own clock")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/time_to_score.csv"))
