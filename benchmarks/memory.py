@@ -9,12 +9,11 @@ members, which has the simulator, the libraries, the compiler and one centre in 
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
+from process import fresh
 from table import write
 
 from nesht_jax.nesht import make_generation
@@ -25,25 +24,17 @@ from nesht_jax.run.config import Config, OptimizerConfig, PolicyConfig, Threshol
 def main() -> None:
     options = _parse()
     if options.case:
-        print(json.dumps(measure(**json.loads(options.case))))
+        print(json.dumps(measure(**options.case)))
         return
     rows = []
     for task in options.tasks:
         for rank in (None, 1):
-            few, many = (
-                apart(task=task, members=m, width=options.width, rank=rank, horizon=options.horizon)
-                for m in (2, options.members)
-            )
-            above = many["peak_mib"] - few["peak_mib"]
-            rows.append({"task": task, "rank": rank or "full", **many, "above_mib": round(above)})
-            print(rows[-1], flush=True)
-            write(options.out, rows)
-
-
-def apart(**case) -> dict:
-    """One case in a process of its own."""
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            case = {"task": task, "width": options.width, "rank": rank, "horizon": options.horizon}
+            few, many = (fresh(__file__, case | {"members": m}) for m in (2, options.members))
+            if few and many:
+                many["above_mib"] = many["peak_mib"] - few["peak_mib"]
+                rows.append(many)
+                write(options.out, rows)
 
 
 def measure(*, task: str, members: int, width: int, rank: int | None, horizon: int) -> dict:
@@ -65,6 +56,8 @@ def measure(*, task: str, members: int, width: int, rank: int | None, horizon: i
     state, (_, steps, _) = make_generation(algorithm, evaluate)(setup.state)
     jax.block_until_ready(state.params)
     return {
+        "task": task,
+        "rank": rank or "full",
         "members": members,
         "d": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "steps": int(steps),
@@ -80,7 +73,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=4096)
     parser.add_argument("--width", type=int, default=1300, help="of two hidden layers")
     parser.add_argument("--horizon", type=int, default=5)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/memory.csv"))
     return parser.parse_args()
 

@@ -13,7 +13,20 @@ from typing import Any, NamedTuple
 
 import jax
 
-PACKAGES = ("jax", "flax", "optax", "envpool", "mujoco-mjx", "brax", "gymnasium", "numpy")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "envpool",
+    "mujoco-mjx",
+    "brax",
+    "gymnasium",
+    "numpy",
+    "evosax",
+    "evotorch",
+    "torch",
+    "ray",
+)
 
 
 def versions() -> str:
@@ -68,3 +81,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, if it was measured with what is here now; else none."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        same = file.readline() == f"# {versions()}\n"
+        return list(csv.DictReader(file)) if same else []
