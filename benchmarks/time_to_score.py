@@ -235,7 +235,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS)[:2], choices=list(TASKS))
     parser.add_argument("--contenders", nargs="+", help="only these")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--target", type=float, default=TARGET)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds of a run's own clock")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
