@@ -126,7 +126,8 @@ class EnvpoolEvaluate:
         A population of more than ``queue.STORED_ENTRIES`` plays one part after the other.
         """
         self._calls += 1
-        entries = sum(x.size for x in jax.tree.leaves(jax.eval_shape(members.own, jnp.int32(0))))
+        one = _own.eval_shape(members, np.zeros(1, np.int32))
+        entries = sum(x.size for x in jax.tree.leaves(one))
         most = max(1, queue.STORED_ENTRIES // len(self._halves) // max(1, entries))
         returns, steps = np.zeros(self._shape), np.zeros(self._shape, np.int32)
         observed = []
