@@ -83,10 +83,17 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         table.writerows(rows)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a table, if it was measured with what is here now; else none."""
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with path.open(newline="") as file:
+        file.readline()
+        return list(csv.DictReader(file))
+
+
+def unfinished(path: Path) -> list[dict[str, str]]:
+    """The rows of a table to go on with: if it was measured with what is here now, else none."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open() as file:
         same = file.readline() == f"# {versions()}\n"
-        return list(csv.DictReader(file)) if same else []
+    return rows_of(path) if same else []

@@ -22,7 +22,7 @@ import numpy as np
 import peers
 import plain_script
 from process import fresh, installed
-from table import read, write
+from table import unfinished, write
 
 from nesht_jax.contract import Params
 from nesht_jax.normalize import Moments, empty
@@ -67,7 +67,7 @@ def main() -> None:
     if options.case:
         print(json.dumps(measure(**options.case)))
         return
-    rows = read(options.out)
+    rows = unfinished(options.out)
     done = {(row["task"], row["contender"], str(row["seed"])) for row in rows}
     for seed, task in itertools.product(options.seeds, options.tasks):
         for contender in contenders(task, options.contenders):

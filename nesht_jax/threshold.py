@@ -84,13 +84,15 @@ def largest(params: Params, k: int | Int[Array, ""]) -> Params:
             for end, leaf in zip(ends, leaves, strict=True)
         ]
 
+    bits = ends[-1].bit_length()
+
     def set_bit(i: Array, bound: Int[Array, ""]) -> Int[Array, ""]:
-        trial = bound | (jnp.int32(1) << (30 - i))
+        trial = bound | (jnp.int32(1) << (bits - 1 - i))
         counts = [jnp.sum(tied, dtype=jnp.int32) for tied in just_below(trial)]
         return jnp.where(jnp.stack(counts).sum() <= wanted, trial, bound)
 
     bound = jax.lax.cond(
-        wanted > 0, lambda: jax.lax.fori_loop(0, 31, set_bit, jnp.int32(0)), lambda: jnp.int32(0)
+        wanted > 0, lambda: jax.lax.fori_loop(0, bits, set_bit, jnp.int32(0)), lambda: jnp.int32(0)
     )
     masks = [
         (_magnitude(leaf, dtype) >= bar) | tied

@@ -167,6 +167,8 @@ def room_of(task):
 EVERY_PURE_ROOM = [
     "probe/countdown",
     "probe/linear",
+    pytest.param("gymnax/CartPole-v1", marks=pytest.mark.slow),
+    pytest.param("playground/CartpoleBalance", marks=[pytest.mark.slow, pytest.mark.simulator]),
     pytest.param("brax/hopper", marks=[pytest.mark.slow, pytest.mark.simulator]),
     pytest.param("mjx/hopper", marks=[pytest.mark.slow, pytest.mark.simulator]),
 ]

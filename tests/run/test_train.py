@@ -85,7 +85,8 @@ def _rooms():
     yield pytest.param(
         {"task": "playground/CartpoleBalance", **slow}, id="playground", marks=pytest.mark.slow
     )
-    yield pytest.param({"task": "mjx/hopper", **slow}, id="mjx", marks=pytest.mark.slow)
+    pendulum = {"task": "mjx/inverted_pendulum", **slow}
+    yield pytest.param(pendulum, id="mjx", marks=pytest.mark.slow)
     yield pytest.param(
         {"task": "brax/hopper", "task_options": {"backend": "spring"}, **slow},
         id="brax",

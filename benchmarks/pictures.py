@@ -1,0 +1,95 @@
+"""The pictures of the README, drawn from the committed tables.
+
+    python benchmarks/pictures.py
+"""
+
+import argparse
+from pathlib import Path
+from statistics import median
+
+from matplotlib.figure import Figure
+from table import rows_of
+
+HERE = Path(__file__).parent
+OURS, THEIRS = "C0", "C7"
+NAMES = {
+    "nesht": "nesht_jax",
+    "script": "plain NumPy script",
+    "evotorch": "EvoTorch",
+    "brax_es": "Brax ES",
+    "evosax": "evosax",
+}
+STEPS = {
+    "": "",
+    "mirrored": ", mirrored",
+    "common": ", + common random numbers",
+    "members": ", + 64 members",
+    "running": ", + running normalisation",
+}
+
+
+def main() -> None:
+    options = _parse()
+    ceiling(options.out / "ceiling.png")
+    time_to_score(options.out / "time_to_score.png")
+
+
+def ceiling(path: Path) -> None:
+    """Useful training steps over bare stepping of the same simulator."""
+    rows = [r for name in ("ceiling", "ceiling_mlp", "ceiling_jax") for r in rows_of(HERE / f"{name}.csv")]
+    figure = Figure(figsize=(7, 0.5 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        ratio, low, high = (float(row[f"ratio{end}"]) for end in ("", "_low", "_high"))
+        axes.barh(place, ratio, color=OURS)
+        axes.plot([low, high], [place, place], color="black", lw=1)
+    labels = [f"{r['task']} ×{r['noise']}, {r['hidden']}" for r in rows]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.axvline(1, color="C3", lw=1, ls="--")
+    axes.set(xlabel="useful training steps / bare steps of the simulator alone")
+    figure.savefig(path, dpi=120)
+
+
+def time_to_score(path: Path) -> None:
+    """Wall time of every contender, a dot a seed; hollow where the time ran out first."""
+    rows = [r for end in ("", "_brax") for r in rows_of(HERE / f"time_to_score{end}.csv")]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(7, 1 + 0.3 * len({(r["task"], r["contender"]) for r in rows})))
+    figure.set_layout_engine("constrained")
+    contenders = {
+        task: list(dict.fromkeys(r["contender"] for r in rows if r["task"] == task))
+        for task in tasks
+    }
+    heights = [len(contenders[task]) for task in tasks]
+    all_axes = figure.subplots(len(tasks), 1, height_ratios=heights, squeeze=False, sharex=True)
+    for axes, task in zip(all_axes[:, 0], tasks, strict=True):
+        for place, contender in enumerate(contenders[task]):
+            some = [r for r in rows if (r["task"], r["contender"]) == (task, contender)]
+            seconds = [float(r["total_seconds"]) for r in some]
+            color = OURS if contender.startswith("nesht") else THEIRS
+            axes.barh(place, median(seconds), color=color, alpha=0.5)
+            for row, value in zip(some, seconds, strict=True):
+                face = color if row["reached"] == "True" else "white"
+                axes.plot(value, place, "o", ms=5, color=color, markerfacecolor=face)
+        axes.set_yticks(range(len(contenders[task])), [label(c) for c in contenders[task]])
+        axes.invert_yaxis()
+        axes.set_title(f"{task}, mean return {float(rows[0]['target']):g}", fontsize=10)
+    all_axes[-1, 0].set(xlabel="seconds, compilation included (hollow: not reached by then)")
+    figure.savefig(path, dpi=120)
+
+
+def label(contender: str) -> str:
+    """A contender in words."""
+    name, _, step = contender.partition("+")
+    return NAMES[name] + STEPS[step]
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
