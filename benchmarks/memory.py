@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py
 
-Every case is a process of its own; ``above_mib`` is its peak over that of the same process with two
-members, which has the simulator, the libraries, the compiler and one centre in it.
+Every case is a process of its own; ``above_mib`` is its peak over that of the same process with a
+tiny policy, which has as many members, the simulators, the libraries and the compiler in it.
 """
 
 import argparse
@@ -29,11 +29,13 @@ def main() -> None:
     rows = []
     for task in options.tasks:
         for rank in (None, 1):
-            case = {"task": task, "width": options.width, "rank": rank, "horizon": options.horizon}
-            few, many = (fresh(__file__, case | {"members": m}) for m in (2, options.members))
-            if few and many:
-                many["above_mib"] = many["peak_mib"] - few["peak_mib"]
-                rows.append(many)
+            case = {"task": task, "rank": rank} | {
+                name: getattr(options, name) for name in ("members", "horizon")
+            }
+            tiny, large = (fresh(__file__, case | {"width": w}) for w in (2, options.width))
+            if tiny and large:
+                large["above_mib"] = large["peak_mib"] - tiny["peak_mib"]
+                rows.append(large)
                 write(options.out, rows)
 
 

@@ -1,6 +1,6 @@
 """The pictures of the README, drawn from the committed tables.
 
-    python benchmarks/pictures.py
+python benchmarks/pictures.py
 """
 
 import argparse
@@ -36,7 +36,11 @@ def main() -> None:
 
 def ceiling(path: Path) -> None:
     """Useful training steps over bare stepping of the same simulator."""
-    rows = [r for name in ("ceiling", "ceiling_mlp", "ceiling_jax") for r in rows_of(HERE / f"{name}.csv")]
+    rows = [
+        r
+        for name in ("ceiling", "ceiling_mlp", "ceiling_jax")
+        for r in rows_of(HERE / f"{name}.csv")
+    ]
     figure = Figure(figsize=(7, 0.5 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
