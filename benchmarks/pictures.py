@@ -79,7 +79,7 @@ def time_to_score(path: Path) -> None:
         axes.set_yticks(range(len(contenders[task])), [label(c) for c in contenders[task]])
         axes.invert_yaxis()
         axes.set_title(f"{task}, mean return {float(rows[0]['target']):g}", fontsize=10)
-    all_axes[-1, 0].set(xlabel="seconds, compilation included (hollow: not reached by then)")
+    all_axes[-1, 0].set(xlabel="seconds with compilation; hollow: not reached")
     figure.savefig(path, dpi=120)
 
 
