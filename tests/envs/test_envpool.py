@@ -85,7 +85,13 @@ def test_a_large_population_plays_in_parts(monkeypatch, parts):
     whole, cut = (make_evaluate(TASK, policy, num_members=MEMBERS, seed=5) for _ in range(2))
     moments = empty(11)
     made, original = [], room._own
-    monkeypatch.setattr(room, "_own", lambda m, i: made.append(len(i)) or original(m, i))
+
+    def counted(members, indices):
+        made.append(len(indices))
+        return original(members, indices)
+
+    counted.eval_shape = original.eval_shape
+    monkeypatch.setattr(room, "_own", counted)
     d = sum(leaf[0].size for leaf in jax.tree.leaves(stacked))
     for call in (1, 2):
         expected = whole(jax.random.key(call), member, moments)
