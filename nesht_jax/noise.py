@@ -58,7 +58,7 @@ def normal(
     """N(0, 1) in float32; entry e of a stream is a function of (key, stream, e) alone.
 
     Why not ``jax.random.normal``: on a CPU JAX compiles the same generator to a loop over arrays in
-    memory and throws half of its words away, which takes up to three times as long in all.
+    memory and throws half of its words away.
     """
     size = math.prod(shape)
     counters = jnp.arange(-(-size // 2), dtype=jnp.uint32)

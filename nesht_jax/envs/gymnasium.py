@@ -59,8 +59,8 @@ class GymnasiumEvaluate:
     Args:
         slots: episodes played at once; None: 16 in one process, else 4 a core.
         options: of the environment, and ``vectorization_mode``: ``"sync"``, the default, steps in
-            this process; ``"async"`` in a process for each slot, which pays where one step takes
-            more than a millisecond.
+            this process; ``"async"`` in a process for each slot, for environments whose steps are
+            slow.
     """
 
     def __init__(
