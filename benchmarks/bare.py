@@ -1,12 +1,14 @@
 """A simulator alone: stepped with given actions, without a policy."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 
 import jax
 import numpy as np
 
 from nesht_jax.envs import make_environment, task_spec
+from nesht_jax.envs.compiler import compiler_options
 
 STEPS = 100
 """Steps whose actions are made beforehand, and of a scan between two looks at the clock."""
@@ -50,7 +52,7 @@ def scan(task: str, actions: np.ndarray) -> Callable[[], int]:
     environment = make_environment(task)
     steps, size, _ = actions.shape
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def run(states):
         def step(states, action):
             after = jax.vmap(environment.step)(states, action)

@@ -7,14 +7,20 @@ Training and the bare loop alternate in one process, so that a noisy machine slo
 ratio, not the rates. envpool steps as many environments as there are members, on the same threads,
 and resets them itself; it waits for each step, where training overlaps the policy with it, so the
 ratio may exceed 1. A simulator written in JAX steps as many as there are slots, in a scan.
+
+``noise_share`` is what drawing the noise features costs envpool's room: training against training
+with as many features that are all zero.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 from bare import pool, random_actions, scan, zero_actions
 from table import write
 
@@ -52,16 +58,20 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
     started = time.perf_counter()
     state, _ = advance(setup.state, range(1, 1 + options.warm_up))
     warm_up = time.perf_counter() - started
-    slots = options.members if host else default_slots(options.members)
-    number = 1 + options.warm_up
+    numbers = itertools.count(1 + options.warm_up)
 
     def train() -> int:
-        nonlocal state, number
+        nonlocal state
+        number = next(numbers)
         state, rows = advance(state, range(number, number + 1))
-        number += 1
         return rows[0]["steps"]
 
-    loops = {"training": train}
+    def train_without_draws() -> int:
+        with patch("nesht_jax.envs.envpool.normals", lambda bits, shape: np.float32(0)):
+            return train()
+
+    loops = {"training": train} | ({"no_draws": train_without_draws} if host else {})
+    slots = options.members if host else default_slots(options.members)
     for kind, make_actions in (("zero", zero_actions), ("random", random_actions)):
         actions = make_actions(task, slots)
         loops[kind] = pool(task, actions, options.threads) if host else scan(task, actions)
@@ -83,7 +93,14 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         "ratio_high": round(max(ratios), 3),
         "bare_random_actions_per_second": round(statistics.median(rates["random"])),
         "ratio_random_actions": round(statistics.median(moving), 3),
+        "noise_share": noise_share(rates) if host else "",
     }
+
+
+def noise_share(rates: dict[str, list[float]]) -> float:
+    """Of the time of a step, median over rounds."""
+    pairs = zip(rates["training"], rates["no_draws"], strict=True)
+    return round(1 - statistics.median(drawn / still for drawn, still in pairs), 3)
 
 
 def alternate(

@@ -14,7 +14,7 @@ CORE = {"contract", "noise", "shaping", "gradient", "threshold", "normalize", "p
 ASSEMBLY = "nesht"
 CORE_LIBRARIES = {"jax", "optax", "flax", "jaxtyping", "numpy"}
 IMPURE = {"io", "os", "pathlib", "pickle", "random", "shutil", "sys", "tempfile", "time"}
-ROOM_PARTS = {"host", "noisy", "queue", "quiet", "rollout", "task"}
+ROOM_PARTS = {"compiler", "host", "noisy", "queue", "quiet", "rollout", "task"}
 SIMULATORS = {
     "mjx": {"mujoco", "gymnasium"},
     "mjx_tasks": {"mujoco"},

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, Members
 from nesht_jax.envs import queue
-from nesht_jax.envs.host import batched_act
+from nesht_jax.envs.host import batched_act, normals
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
 
@@ -167,7 +167,7 @@ class EnvpoolEvaluate:
             functools.partial(self._act, members.params, moments),
             _own(members, slots // self._shape[1]),
             normalize.empty(self._features) if self._observes else None,
-            np.random.Generator(np.random.SFC64(words)),
+            np.random.SFC64(words),
             (self._features, self._jitters),
         )
 
@@ -194,11 +194,11 @@ class _Game:
         act: Callable[..., tuple[Array, normalize.Moments | None]],
         own: Any,
         observed: normalize.Moments | None,
-        random: np.random.Generator,
+        bits: np.random.BitGenerator,
         widths: tuple[int, int],
     ) -> None:
         """Resets every slot and sets the simulator to work on the first actions."""
-        self._pool, self._ids, self._act, self._own, self._random = pool, ids, act, own, random
+        self._pool, self._ids, self._act, self._own, self._bits = pool, ids, act, own, bits
         self.slots, size = slots, len(slots)
         self.living = np.arange(size)
         self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
@@ -224,8 +224,8 @@ class _Game:
         rows, size = self._rows, observation.shape[1]
         noise, jitter = (self._seen.shape[1] - size, self._jitter.shape[1])
         self._seen[rows, :size] = observation
-        self._seen[rows, size:] = self._random.standard_normal((rows.size, noise), np.float32)
-        self._jitter[rows] = self._random.standard_normal((rows.size, jitter), np.float32)
+        self._seen[rows, size:] = normals(self._bits, (rows.size, noise))
+        self._jitter[rows] = normals(self._bits, (rows.size, jitter))
         counted = np.zeros(len(self._seen), bool)
         counted[rows] = True
         action, self.observed = self._act(

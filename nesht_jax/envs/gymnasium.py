@@ -26,7 +26,7 @@ from nesht_jax.envs.gymnasium_vector import (
     registered,
     sizes,
 )
-from nesht_jax.envs.host import batched_act
+from nesht_jax.envs.host import batched_act, normals
 from nesht_jax.envs.task import TaskOptions, TaskSpec, episode_length
 from nesht_jax.policy import Policy
 
@@ -156,7 +156,7 @@ class _Table:
         self._entropy = np.asarray(jax.random.key_data(key)).tolist()
         root = np.random.SeedSequence(self._entropy, spawn_key=(0,))
         self._seeds = (root.generate_state(stream.max() + 1) >> 1)[stream]
-        self._random: list[Any] = [None] * slots
+        self._bits: list[Any] = [None] * slots
         self._waiting = 0
         self._size, noise, jitters = widths
         self.seen = np.zeros((slots, self._size + noise), np.float32)
@@ -174,7 +174,7 @@ class _Table:
                 self.episode[slot] = self._waiting
                 seeds[slot] = int(self._seeds[self._waiting])
                 stream = np.random.SeedSequence(self._entropy, spawn_key=(1, self._waiting))
-                self._random[slot] = np.random.Generator(np.random.SFC64(stream))
+                self._bits[slot] = np.random.SFC64(stream)
                 self._waiting += 1
         observation, _ = vector.reset(seed=seeds, options={"reset_mask": free})
         self._look(vector, observation)
@@ -198,9 +198,9 @@ class _Table:
         """What the busy slots see next; every episode draws from a stream of its own."""
         self.seen[:, : self._size] = as_features(vector, observation)
         for slot in np.flatnonzero(self.busy):
-            random = self._random[slot]
-            random.standard_normal(out=self.seen[slot, self._size :], dtype=np.float32)
-            random.standard_normal(out=self.jitter[slot], dtype=np.float32)
+            noise, jitter = self.seen[slot, self._size :], self.jitter[slot]
+            noise[:] = normals(self._bits[slot], noise.shape)
+            jitter[:] = normals(self._bits[slot], jitter.shape)
 
 
 @jax.jit

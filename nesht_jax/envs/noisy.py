@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from nesht_jax.noise import normal
+
 
 def observe(
     observation: Float[Array, " o"], noise: int, key: Key[Array, ""], step: Int[Array, ""]
@@ -18,5 +20,5 @@ def observe(
     """
     if noise == 0:
         return observation
-    features = jax.random.normal(jax.random.fold_in(key, step), (noise * observation.shape[0],))
+    features = normal(jax.random.bits(key, (2,)), step, (noise * observation.shape[0],))
     return jnp.concatenate([observation, features])

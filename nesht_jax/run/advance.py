@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from nesht_jax.contract import HostEvaluate
+from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.nesht import State, make_generation
 from nesht_jax.run.build import Setup
 from nesht_jax.run.evaluate import Centre, score
@@ -40,7 +41,7 @@ def make_advance(
         return _advance_on_host(setup, setup.evaluate, evaluate_centre, due)
     generation = make_generation(setup.algorithm, setup.evaluate)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def several(
         state: State, first: Int[Array, ""], n: Int[Array, ""], dues: Bool[Array, " most"]
     ) -> tuple[State, Any]:
