@@ -46,6 +46,7 @@ STEPS = {
     "common": {"common_random_numbers": True},
     "members": {"members": 64},
     "running": {"normalization": "running"},
+    "fewer": {"members": 16, "sigma": 0.2},
 }
 """From the published settings to ours, each step on top of those before it."""
 
