@@ -27,18 +27,22 @@ def random_actions(task: str, size: int) -> np.ndarray:
 
 
 def pool(task: str, actions: np.ndarray, threads: int) -> Callable[[], int]:
-    """One step of every environment of a pool; returns how many steps that were."""
+    """One step of every environment of a pool; returns how many steps that were. A game plays the
+    largest of a, so zero actions are its first."""
     import envpool
 
+    from nesht_jax.envs.envpool_tasks import make_task
+
+    name = task.removeprefix("envpool/")
     made = envpool.make(
-        task.removeprefix("envpool/"),
+        name,
         env_type="gymnasium",
         num_envs=actions.shape[1],
         num_threads=threads,
         seed=0,
     )
     made.reset()
-    coming = cycle(actions.astype(np.float64))
+    coming = cycle([make_task(name, {}).act(action) for action in actions])
 
     def step() -> int:
         made.step(next(coming))

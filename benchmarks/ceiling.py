@@ -22,9 +22,10 @@ from unittest.mock import patch
 
 import numpy as np
 from bare import pool, random_actions, scan, zero_actions
+from share import usual_slots
 from table import write
 
-from nesht_jax.envs.queue import default_slots
+from nesht_jax.policy import CONVOLUTIONS
 from nesht_jax.run.advance import make_advance
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config, PolicyConfig
@@ -50,28 +51,21 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         members=options.members,
         horizon=options.horizon,
         task_options={"num_threads": options.threads} if host else {},
-        policy=PolicyConfig(hidden=tuple(options.hidden)),
+        rank=options.rank,
+        policy=PolicyConfig(
+            convolutions=options.convolutions,
+            hidden=tuple(options.hidden),
+            activation="relu" if options.convolutions != "none" else "tanh",
+            normalization="none" if options.convolutions != "none" else "observation",
+        ),
     )
-    setup = build(config)
-    centre = make_evaluate_centre(config, setup.policy)
-    advance = make_advance(setup, centre, due=lambda number: False)
     started = time.perf_counter()
-    state, _ = advance(setup.state, range(1, 1 + options.warm_up))
+    loops = {"training": training(config, options.warm_up)}
     warm_up = time.perf_counter() - started
-    numbers = itertools.count(1 + options.warm_up)
-
-    def train() -> int:
-        nonlocal state
-        number = next(numbers)
-        state, rows = advance(state, range(number, number + 1))
-        return rows[0]["steps"]
-
-    def train_without_draws() -> int:
-        with patch("nesht_jax.envs.envpool.normals", lambda bits, shape: np.float32(0)):
-            return train()
-
-    loops = {"training": train} | ({"no_draws": train_without_draws} if host else {})
-    slots = options.members if host else default_slots(options.members)
+    if host:
+        with patch("nesht_jax.envs.envpool_tasks.normals", lambda bits, shape: np.float32(0)):
+            loops["no_draws"] = training(config, options.warm_up)
+    slots = options.members if host else usual_slots(task, options.members)
     for kind, make_actions in (("zero", zero_actions), ("random", random_actions)):
         actions = make_actions(task, slots)
         loops[kind] = pool(task, actions, options.threads) if host else scan(task, actions)
@@ -81,7 +75,9 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
     return {
         "task": task,
         "noise": noise,
+        "convolutions": options.convolutions,
         "hidden": "x".join(map(str, options.hidden)) or "linear",
+        "rank": options.rank or "full",
         "members": options.members,
         "batch": slots,
         "generations_before": options.warm_up,
@@ -95,6 +91,23 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         "ratio_random_actions": round(statistics.median(moving), 3),
         "noise_share": noise_share(rates) if host else "",
     }
+
+
+def training(config: Config, warm_up: int) -> Callable[[], int]:
+    """A generation, as steps; ``warm_up`` of them have been done."""
+    setup = build(config)
+    centre = make_evaluate_centre(config, setup.policy)
+    advance = make_advance(setup, centre, due=lambda number: False)
+    state, _ = advance(setup.state, range(1, 1 + warm_up))
+    numbers = itertools.count(1 + warm_up)
+
+    def train() -> int:
+        nonlocal state
+        number = next(numbers)
+        state, rows = advance(state, range(number, number + 1))
+        return rows[0]["steps"]
+
+    return train
 
 
 def noise_share(rates: dict[str, list[float]]) -> float:
@@ -123,6 +136,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", default=tasks)
     parser.add_argument("--noise", type=int, nargs="+", default=[5])
     parser.add_argument("--hidden", type=int, nargs="*", default=[])
+    parser.add_argument("--convolutions", default="none", choices=list(CONVOLUTIONS))
+    parser.add_argument("--rank", type=int, help="of the perturbations; full without it")
     parser.add_argument("--members", type=int, default=256)
     parser.add_argument("--horizon", type=int, help="instead of the task's own")
     parser.add_argument("--threads", type=int, default=2)

@@ -13,7 +13,7 @@ import jax
 from bare import scan, zero_actions
 from table import timed, write
 
-from nesht_jax.envs import make_environment
+from nesht_jax.envs import make_environment, task_spec
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.envs.queue import default_slots
 from nesht_jax.envs.task import episode_length
@@ -28,16 +28,23 @@ def main() -> None:
     for members in options.members:
         for task in options.tasks:
             masked, horizon = masked_seconds(task, members, options)
-            for slots in options.slots or [default_slots(members)]:
+            for slots in options.slots or [usual_slots(task, members)]:
                 row = measure(task, members, slots, options)
                 rows.append(row | against(row, masked, horizon))
                 print(rows[-1], flush=True)
                 write(options.out, rows)
 
 
+def usual_slots(task: str, members: int) -> int:
+    """Those of a room in JAX that is told none."""
+    return default_slots(members, terminates=task_spec(task).terminates)
+
+
 def measure(task: str, members: int, slots: int, options: argparse.Namespace) -> dict:
     """The queue."""
-    config = Config(task=task, noise=options.noise, members=members, slots=slots)
+    config = Config(
+        task=task, noise=options.noise, members=members, slots=slots, horizon=options.horizon
+    )
     setup = build(config)
     state = setup.state
     _, key = generation_keys(state)
@@ -72,7 +79,7 @@ def against(row: dict, masked: float, horizon: int) -> dict:
 def masked_seconds(task: str, members: int, options: argparse.Namespace) -> tuple[float, int]:
     """Of stepping every member to the horizon, with zero actions and no policy: it flatters the
     scan. And the horizon."""
-    horizon = episode_length(make_environment(task).spec, None)
+    horizon = episode_length(make_environment(task).spec, options.horizon)
     actions = zero_actions(task, members)[: options.masked_steps]
     some = timed(scan(task, actions), repeats=1)
     return some.median * horizon / options.masked_steps, horizon
@@ -85,6 +92,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--members", type=int, nargs="+", default=[256, 4096])
     parser.add_argument("--noise", type=int, default=5)
     parser.add_argument("--slots", type=int, nargs="+", help="instead of the default number")
+    parser.add_argument("--horizon", type=int, help="instead of the task's own")
     parser.add_argument("--masked-steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/share.csv"))

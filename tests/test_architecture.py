@@ -19,6 +19,7 @@ SIMULATORS = {
     "mjx": {"mujoco", "gymnasium"},
     "mjx_tasks": {"mujoco"},
     "mjx_contacts": {"mujoco"},
+    "envpool_tasks": {"envpool"},
     "gymnasium_vector": {"gymnasium"},
     "playground": {"mujoco_playground"},
     "probe": set(),

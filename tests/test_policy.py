@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nesht_jax.contract import LowRank
 from nesht_jax.normalize import empty, none, per_observation, running
-from nesht_jax.policy import make_policy, segment_norms
+from nesht_jax.policy import CONVOLUTIONS, Convolution, make_policy, patches, segment_norms
 
 STANDARD_ERRORS = 4
 """Statistical tests allow this many; seeds are fixed, so they pass always or never."""
@@ -129,3 +130,93 @@ def test_segment_norms_are_the_norms_of_blocks_of_rows():
     norms = segment_norms({"layer0": {"kernel": jnp.asarray(kernel)}}, noise=2)
     expected = [np.linalg.norm(kernel[s * 4 : (s + 1) * 4]) for s in range(3)]
     np.testing.assert_allclose(norms, expected, rtol=1e-6)
+
+
+FRAMES = (4, 84, 84)
+
+
+def convolutional(name="dqn2013", frames=FRAMES, actions=6, **options):
+    scores = np.full(actions, np.inf, np.float32)
+    options = {"convolutions": CONVOLUTIONS[name], "activation": jax.nn.relu, **options}
+    options |= {"frames": frames, "output": "clip", "normalizer": none()}
+    return make_policy(int(np.prod(frames)), -scores, scores, **options)
+
+
+@pytest.mark.parametrize(
+    "name, hidden, expected",
+    [
+        ("dqn2013", (), (256 * 16 + 16) + (256 * 32 + 32) + (9 * 9 * 32 * 6 + 6)),
+        ("dqn2013", (256,), (256 * 16 + 16) + (256 * 32 + 32) + (2592 * 256 + 256) + 257 * 6),
+        ("nature", (512,), 8224 + 32_832 + 36_928 + (7 * 7 * 64 * 512 + 512) + (513 * 6)),
+    ],
+)
+def test_the_networks_of_atari_have_their_published_numbers_of_parameters(name, hidden, expected):
+    policy = convolutional(name, hidden=hidden)
+    assert number_of(jax.eval_shape(policy.init, KEY)) == expected
+
+
+@pytest.mark.parametrize(
+    "shape, size, stride", [((3, 84, 84), 8, 4), ((2, 21, 23), 4, 2), ((5, 9, 9), 3, 1)]
+)
+def test_patches_are_the_windows_of_a_convolution(shape, size, stride):
+    x = jax.random.normal(KEY, shape)
+    cut = patches(x, size, stride)
+    rows, columns = ((edge - size) // stride + 1 for edge in shape[1:])
+    assert cut.shape == (rows, columns, shape[0] * size**2)
+    for i, j in ((0, 0), (1, 2), (rows - 1, columns - 1)):
+        window = x[:, i * stride : i * stride + size, j * stride : j * stride + size]
+        np.testing.assert_array_equal(cut[i, j], window.ravel())
+
+
+def test_a_convolutional_policy_is_that_of_lax():
+    policy = convolutional("nature", hidden=(16,))
+    params = policy.init(KEY)
+    params = jax.tree.map(lambda x: x + 0.01, params)  # biases too
+    frames = jax.random.uniform(jax.random.key(1), FRAMES)
+    x = frames[None]
+    for i, (features, size, stride) in enumerate(CONVOLUTIONS["nature"]):
+        layer = params[f"layer{i}"]
+        kernel = layer["kernel"].reshape(-1, size, size, features)
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), "VALID", dimension_numbers=("NCHW", "IHWO", "NCHW")
+        )
+        x = jax.nn.relu(x + layer["bias"][None, :, None, None])
+    x = jax.nn.relu(x.ravel() @ params["layer3"]["kernel"] + params["layer3"]["bias"])
+    expected = x @ params["layer4"]["kernel"] + params["layer4"]["bias"]
+    np.testing.assert_allclose(policy.apply(params, None, frames.ravel()), expected, rtol=2e-4)
+
+
+def test_filters_of_low_rank_are_their_product():
+    policy = convolutional(frames=(2, 20, 20), convolutions=(Convolution(8, 8, 4),))
+    params = policy.init(KEY)
+    a, b = jax.random.normal(KEY, (128, 2)), jax.random.normal(jax.random.key(1), (8, 2))
+    kernel, frames = params["layer0"]["kernel"], jax.random.uniform(KEY, (800,))
+
+    def acted(kernel):
+        changed = params | {"layer0": params["layer0"] | {"kernel": kernel}}
+        return policy.apply(changed, None, frames)
+
+    np.testing.assert_allclose(
+        acted(LowRank(kernel, a, b)), acted(kernel + a @ b.T), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_segments_of_frames_are_their_channels():
+    policy = convolutional(frames=(2 * 3, 20, 20), convolutions=(Convolution(8, 8, 4),))
+    params = policy.init(KEY)
+    kernel = params["layer0"]["kernel"].reshape(3, 2 * 64, 8).at[1:].set(0)
+    params["layer0"]["kernel"] = kernel.reshape(6 * 64, 8)
+    norms = segment_norms(params, noise=2)
+    assert norms[0] > 0 and (norms[1:] == 0).all()
+    frames = jax.random.uniform(KEY, (6, 20, 20))
+    other = frames.at[2:].set(0.5)
+    acted = [policy.apply(params, None, x.ravel()) for x in (frames, other)]
+    np.testing.assert_array_equal(*acted)
+
+
+def test_convolutions_need_frames_of_their_size():
+    with pytest.raises(ValueError, match="shows a vector"):
+        policy_for(11, convolutions=CONVOLUTIONS["nature"])
+    convolutional("nature", (4, 36, 36)).init(KEY)
+    with pytest.raises(ValueError, match="35 x 84 pixels are too small.*36 x 36"):
+        convolutional("nature", (4, 35, 84))

@@ -25,6 +25,9 @@ HORIZON = 1000
 # fast is a stub for Brax's own tests; swimmer calls jnp.clip(a_min=...), which JAX has removed
 _BROKEN = {"fast", "swimmer"}
 
+ENDLESS = {"halfcheetah", "humanoidstandup", "pusher", "reacher"}
+"""Tasks whose episodes end at the horizon only."""
+
 
 def names() -> list[str]:
     """Registered Brax tasks that run with the installed JAX, your own registered ones included."""
@@ -65,7 +68,9 @@ def make(name: str, options: TaskOptions) -> Environment:
         shapes = jax.tree.map(lambda x: x.shape, observation)
         raise ValueError(f"brax/{name} must observe one flat vector, got {shapes}")
     one = np.ones(task.action_size, np.float32)
-    return Environment(reset, step, TaskSpec(observation.size, -one, one, HORIZON))
+    terminates = name not in ENDLESS
+    made = TaskSpec(observation.size, -one, one, HORIZON, terminates=terminates)
+    return Environment(reset, step, made)
 
 
 def _checked(name: str, options: TaskOptions) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""Gymnasium's MuJoCo tasks in envpool, a pool of C++ simulators stepped on the host.
+"""Gymnasium's MuJoCo tasks and Atari games in envpool, a pool of simulators stepped on the host.
 
 Only living episodes are stepped, and the policy acts for one half of them while the other half is
-simulated. The pool is float64: its observations are cast on the host, and its own XLA interface,
-which corrupts memory outside 64-bit mode, is never used.
+simulated. MuJoCo pools are float64: their observations are cast on the host, and envpool's own XLA
+interface, which corrupts memory outside 64-bit mode, is never used.
 """
 
-import difflib
 import functools
 import os
 from collections.abc import Callable
@@ -15,12 +14,13 @@ import envpool
 import jax
 import jax.numpy as jnp
 import numpy as np
-from envpool.registration import registry
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key, Real
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, Members
 from nesht_jax.envs import queue
+from nesht_jax.envs.envpool_tasks import Task, make_task
+from nesht_jax.envs.envpool_tasks import names as names
 from nesht_jax.envs.host import batched_act, normals
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
@@ -28,38 +28,14 @@ from nesht_jax.policy import Policy
 SMALLEST_BATCH = 8
 """Policy batches are not shrunk below this: a smaller one is not faster."""
 
-_OWNED = ("num_envs", "batch_size", "seed", "env_seed", "max_episode_steps", "base_path")
-
-
-def names() -> list[str]:
-    """Gymnasium MuJoCo v4 and v5 of the installed envpool."""
-    return sorted(
-        task
-        for task, (module, *_) in registry.specs.items()
-        if module == "envpool.mujoco.gym" and task.endswith(("-v4", "-v5"))
-    )
-
 
 def spec(name: str, options: TaskOptions) -> TaskSpec:
     """Sizes and bounds of a task.
 
     Raises:
-        ValueError: if envpool has no such option, or the room itself sets it.
+        ValueError: if there is no such option, it has no such value, or the room itself sets it.
     """
-    config = envpool.make_spec(name).config
-    valid = [key for key in config._fields if key not in _OWNED]
-    for key in options:
-        if key not in valid:
-            near = difflib.get_close_matches(key, valid, n=3) or valid
-            raise ValueError(f"{name} has no option {key!r}; valid are {', '.join(near)}")
-    made = envpool.make_spec(name, **options)
-    observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
-    return TaskSpec(
-        observations.shape[0],
-        actions.low.astype(np.float32),
-        actions.high.astype(np.float32),
-        config.max_episode_steps,
-    )
+    return make_task(name, options).spec
 
 
 class EnvpoolEvaluate:
@@ -84,7 +60,13 @@ class EnvpoolEvaluate:
         options: TaskOptions,
     ) -> None:
         self._shape = (num_members, rollouts)
-        task = spec(name, options)
+        self._task = task = make_task(name, options)
+        horizon = horizon or task.spec.horizon
+        if horizon is not None and horizon < task.shortest:
+            raise ValueError(
+                f"a horizon of {horizon} steps is shorter than the no-op start of {name}: "
+                f"give it at least {task.shortest}"
+            )
         member, rollout = np.divmod(np.arange(num_members * rollouts), rollouts)
         stream = (member // 2 if common_random_numbers else member) * rollouts + rollout
         seeds = np.random.SeedSequence(seed).generate_state(stream.max() + 1) >> 1
@@ -97,16 +79,16 @@ class EnvpoolEvaluate:
                 env_type="gymnasium",
                 num_envs=half.size,
                 seed=seeds[stream[half]].tolist(),
-                max_episode_steps=horizon or task.horizon,
-                **{"num_threads": len(os.sched_getaffinity(0)), **options},
+                max_episode_steps=horizon,
+                **{"num_threads": len(os.sched_getaffinity(0)), **task.options},
             )
             for half in self._halves
         ]
         self._pools = self._make()
         self._calls = 0
-        self._act = batched_act(policy, task, action_noise)
-        self._features = task.observation_size * (1 + noise)
-        self._jitters = len(task.action_low) if action_noise else 0
+        self._act = batched_act(policy, task.spec, action_noise, task.scale)
+        self._features = task.spec.observation_size * (1 + noise)
+        self._jitters = len(task.spec.action_low) if action_noise else 0
         self._observes = policy.observes
 
     def seek(self, calls: int) -> None:
@@ -161,6 +143,7 @@ class EnvpoolEvaluate:
         """Some slots of one pool, begun."""
         words = [*np.asarray(jax.random.key_data(key)).tolist(), int(slots[0])]
         return _Game(
+            self._task,
             self._pools[number],
             slots,
             slots - self._halves[number][0],
@@ -188,6 +171,7 @@ class _Game:
 
     def __init__(
         self,
+        task: Task,
         pool: Any,
         slots: Int[np.ndarray, " slots"],
         ids: Int[np.ndarray, " slots"],
@@ -198,40 +182,42 @@ class _Game:
         widths: tuple[int, int],
     ) -> None:
         """Resets every slot and sets the simulator to work on the first actions."""
-        self._pool, self._ids, self._act, self._own, self._bits = pool, ids, act, own, bits
+        self._task, self._pool, self._ids, self._bits = task, pool, ids, bits
+        self._act, self._own = act, own
         self.slots, size = slots, len(slots)
         self.living = np.arange(size)
         self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
         self.observed = observed
         self._rows = self.living  # of the batch below, in which the policy sees the living
-        self._seen, self._jitter = (np.zeros((size, width), np.float32) for width in widths)
-        observation, _ = self._pool.reset(ids)
-        self._send(observation)
+        features, jitters = widths
+        self._seen = np.zeros((size, features), task.dtype)
+        self._jitter = np.zeros((size, jitters), np.float32)
+        self._send(task.observe(*self._pool.reset(ids)))
 
     def turn(self) -> None:
         """Takes in what the simulator has done, and sets it to work on the next actions."""
-        observation, reward, terminated, truncated, _ = self._pool.recv()
+        observation, reward, terminated, truncated, info = self._pool.recv()
         self.returns[self.living] += reward
         self.steps[self.living] += 1
         alive = ~(terminated | truncated)
         self.living, self._rows = self.living[alive], self._rows[alive]
         if self.living.size:
-            self._send(observation[alive])
+            self._send(self._task.observe(observation, info)[alive])
 
-    def _send(self, observation: Float[np.ndarray, "living o"]) -> None:
+    def _send(self, observation: Real[np.ndarray, "living o"]) -> None:
         if self.living.size <= len(self._seen) // 2 and len(self._seen) > SMALLEST_BATCH:
             self._shrink(max(-(-len(self._seen) // 2), SMALLEST_BATCH))
         rows, size = self._rows, observation.shape[1]
         noise, jitter = (self._seen.shape[1] - size, self._jitter.shape[1])
         self._seen[rows, :size] = observation
-        self._seen[rows, size:] = normals(self._bits, (rows.size, noise))
+        self._seen[rows, size:] = self._task.noise(self._bits, (rows.size, noise))
         self._jitter[rows] = normals(self._bits, (rows.size, jitter))
         counted = np.zeros(len(self._seen), bool)
         counted[rows] = True
         action, self.observed = self._act(
             self._own, self._seen, self._jitter, self.observed, counted
         )
-        self._pool.send(np.asarray(action)[rows].astype(np.float64), self._ids[self.living])
+        self._pool.send(self._task.act(np.asarray(action)[rows]), self._ids[self.living])
 
     def _shrink(self, size: int) -> None:
         chosen = np.resize(self._rows, size)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real, UInt8
 
 from nesht_jax import normalize
 from nesht_jax.contract import Params
@@ -18,12 +18,13 @@ from nesht_jax.policy import Policy
 
 
 def batched_act(
-    policy: Policy, task: TaskSpec, action_noise: float
+    policy: Policy, task: TaskSpec, action_noise: float, scale: float = 1.0
 ) -> Callable[..., tuple[Array, normalize.Moments | None]]:
     """Jitted: the actions of a batch of slots, and the moments with what they saw.
 
     Its arguments are ``params`` of ``contract.Members``, the moments that policies read, what each
-    slot has of its own, what it sees, N(0, 1) for its action, the moments so far, and who counts.
+    slot has of its own, what it is shown, N(0, 1) for its action, the moments so far, and who
+    counts. ``scale`` times what a slot is shown is what its policy sees.
     """
 
     @jax.jit
@@ -31,11 +32,12 @@ def batched_act(
         params: Callable[[Any], Params],
         moments: normalize.Moments | None,
         own: Any,
-        seen: Float[Array, "slot o"],
+        seen: Real[Array, "slot o"],
         jitter: Float[Array, "slot _"],
         observed: normalize.Moments | None,
         counted: Bool[Array, " slot"],
     ) -> tuple[Float[Array, "slot a"], normalize.Moments | None]:
+        seen = scale * seen.astype(jnp.float32)
         action = jax.vmap(lambda own, x: policy.apply(params(own), moments, x))(own, seen)
         if action_noise:
             low, high = task.action_low[None], task.action_high[None]
@@ -54,9 +56,18 @@ def normals(bits: np.random.BitGenerator, shape: tuple[int, ...]) -> Float[np.nd
     distribution function differs from that of N(0, 1) by at most 2⁻¹⁶, mean and variance are exact,
     and the largest values are ±4.3.
     """
+    return _quantiles().take(_words(bits, shape, np.uint16), mode="clip")  # checks no index
+
+
+def uniform_bytes(bits: np.random.BitGenerator, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
+    """Uniform on 0 … 255: noise for what is shown in bytes, as pixels are."""
+    return _words(bits, shape, np.uint8)
+
+
+def _words(bits: np.random.BitGenerator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     size = math.prod(shape)
-    indices = bits.random_raw(-(-size // 4)).view(np.uint16)[:size].reshape(shape)
-    return _quantiles().take(indices, mode="clip")  # which skips a check of each index
+    words = -(-size * np.dtype(dtype).itemsize // 8)
+    return bits.random_raw(words).view(dtype)[:size].reshape(shape)
 
 
 @functools.cache

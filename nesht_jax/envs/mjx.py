@@ -96,7 +96,8 @@ def make(name: str, options: TaskOptions) -> Environment:
     environment = _assemble(task, model, rest)
     low, high = plan.actuator_ctrlrange.T.astype(np.float32)
     _, observation = jax.eval_shape(environment[0], jax.random.key(0))
-    return Environment(*environment, TaskSpec(observation.size, low, high, task.horizon))
+    made = TaskSpec(observation.size, low, high, task.horizon, terminates=task.terminates)
+    return Environment(*environment, made)
 
 
 def _assemble(task: Task, model: mjx.Model, rest: mjx.Data) -> tuple[Callable, Callable]:

@@ -81,6 +81,11 @@ class Task(NamedTuple):
     contact_forces: bool = False
     horizon: int = 1000
 
+    @property
+    def terminates(self) -> bool:
+        """Whether an episode may end before its horizon."""
+        return self.healthy is not _always
+
 
 # -- resets
 

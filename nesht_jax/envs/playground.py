@@ -68,7 +68,8 @@ def make(name: str, options: TaskOptions) -> Environment:
         shapes = jax.tree.map(lambda x: x.shape, observation)
         raise ValueError(f"playground/{name} must observe one flat vector, got {shapes}")
     one = np.ones(task.action_size, np.float32)
-    made = TaskSpec(observation.size, -one, one, config.episode_length)
+    terminates = name not in registry.dm_control_suite.ALL_ENVS  # those end at their limit only
+    made = TaskSpec(observation.size, -one, one, config.episode_length, terminates=terminates)
     return Environment(reset, step, made)
 
 

@@ -64,15 +64,20 @@ Seat = Callable[[Own, Bool[Array, " slots"], Int[Array, " slots"]], Own]
 slots that change."""
 
 
-def default_slots(num_episodes: int) -> int:
+def default_slots(num_episodes: int, *, terminates: bool) -> int:
     """How many episodes to play at once.
 
     A CPU is busy with few, and every slot more lengthens the tail, in which no episode waits and
-    the last ones play on beside idle slots. An accelerator steps thousands in the time of one.
+    the last ones play on beside idle slots. Where none ends before the others there is no tail:
+    then they are dealt out evenly. An accelerator steps thousands in the time of one.
     """
+    most = 64 if jax.default_backend() == "cpu" else 4096
+    if not terminates:
+        turns = -(-num_episodes // most)
+        return -(-num_episodes // turns)
     if jax.default_backend() == "cpu":
-        return min(num_episodes, max(8, min(64, num_episodes // 16)))
-    return min(num_episodes, 4096)
+        return min(num_episodes, max(8, min(most, num_episodes // 16)))
+    return min(num_episodes, most)
 
 
 class _Table(NamedTuple):
@@ -87,7 +92,7 @@ class _Table(NamedTuple):
     rounds: Int[Array, ""]
 
 
-def play(episodes: Slot, step: Step, seat: Seat, *, slots: int | None, observes: bool) -> Played:
+def play(episodes: Slot, step: Step, seat: Seat, *, slots: int, observes: bool) -> Played:
     """Plays every episode once, in one loop with one compilation.
 
     An episode does not depend on the slot that plays it, nor on how many there are, but for the
@@ -97,11 +102,11 @@ def play(episodes: Slot, step: Step, seat: Seat, *, slots: int | None, observes:
         episodes: all of them as they begin, numbered from 0; leading axis episode.
         step: of one slot.
         seat: see ``seating``.
-        slots: how many play at once; ``default_slots`` if None.
+        slots: how many play at once, at most.
         observes: gather the moments of what the policies act on.
     """
     (total,) = episodes.steps.shape
-    size = min(slots or default_slots(total), total)
+    size = min(slots, total)
     numbers = jnp.arange(size)
     own = seat(None, numbers >= 0, numbers)
     moved, seen = jax.eval_shape(jax.vmap(step), jax.tree.map(lambda x: x[:size], episodes), own)

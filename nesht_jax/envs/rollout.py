@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluate, Evaluation, Members, Params
 from nesht_jax.envs.noisy import observe
-from nesht_jax.envs.queue import Slot, play, seating
+from nesht_jax.envs.queue import Slot, default_slots, play, seating
 from nesht_jax.envs.task import TaskSpec, episode_length
 from nesht_jax.policy import Policy
 
@@ -104,6 +104,7 @@ def make_pure_evaluate(
     arguments.
     """
     length = episode_length(environment.spec, horizon)
+    usual = default_slots(num_members * rollouts, terminates=environment.spec.terminates)
     act = make_act(policy, environment.spec, noise=noise, action_noise=action_noise)
     # jitted, so that the loops around them do not trace a simulator again and again
     reset, simulate = jax.jit(environment.reset), jax.jit(environment.step)
@@ -139,7 +140,7 @@ def make_pure_evaluate(
             begun,
             lambda slot, own: step(slot, members.params(own), moments),
             seating(members.own, num_members=num_members, rollouts=rollouts),
-            slots=slots,
+            slots=slots or usual,
             observes=policy.observes,
         )
         return Evaluation(

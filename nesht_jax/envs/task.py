@@ -18,12 +18,17 @@ class TaskSpec(NamedTuple):
             a score each, -inf to inf, and the room plays the highest, the first of equals.
         action_high: upper action bounds.
         horizon: steps after which the task truncates an episode; None if it never does.
+        frames: channels, height and width of an observation that is an image, flattened in this
+            order; None if it is none.
+        terminates: whether an episode may end before its horizon.
     """
 
     observation_size: int
     action_low: Float[np.ndarray, " a"]
     action_high: Float[np.ndarray, " a"]
     horizon: int | None
+    frames: tuple[int, int, int] | None = None
+    terminates: bool = True
 
 
 def episode_length(spec: TaskSpec, horizon: int | None) -> int:

@@ -14,7 +14,7 @@ from nesht_jax.contract import Evaluate, Params
 from nesht_jax.envs import make_evaluate, task_spec
 from nesht_jax.envs.task import TaskSpec
 from nesht_jax.nesht import Algorithm, State, nesht
-from nesht_jax.policy import Policy, make_policy
+from nesht_jax.policy import CONVOLUTIONS, Policy, make_policy
 from nesht_jax.run.config import Config, ThresholdConfig, nearest, optimizers
 from nesht_jax.threshold import hard_thresholding, masked_moments
 
@@ -92,6 +92,8 @@ def build_policy(config: Config, spec: TaskSpec) -> Policy:
         hidden=config.policy.hidden,
         activation={"tanh": jnp.tanh, "relu": jax.nn.relu}[config.policy.activation],
         output=config.policy.output,
+        convolutions=CONVOLUTIONS[config.policy.convolutions],
+        frames=spec.frames and (spec.frames[0] * (1 + config.noise), *spec.frames[1:]),
         normalizer=normalizers[config.policy.normalization](),
     )
 

@@ -46,6 +46,8 @@ class PolicyConfig:
     """The network.
 
     Args:
+        convolutions: before the dense layers, where the task shows frames: "dqn2013" is 16 filters
+            8x8/4 and 32 4x4/2, "nature" 32 8x8/4, 64 4x4/2 and 64 3x3/1.
         hidden: widths of the hidden layers; none makes the policy linear.
         activation: between layers.
         normalization: of what the network sees. "observation": across the features of the one
@@ -57,6 +59,7 @@ class PolicyConfig:
             saturates.
     """
 
+    convolutions: Literal["none", "dqn2013", "nature"] = "none"
     hidden: tuple[int, ...] = ()
     activation: Literal["tanh", "relu"] = "tanh"
     normalization: Literal["observation", "running", "none"] = "observation"
@@ -135,8 +138,10 @@ class Config:
         task: room/name; `nesht envs` lists them.
         task_options: options of the simulator, by its own names: {backend: spring} for Brax,
             {num_threads: 2} for envpool, {vectorization_mode: async} for Gymnasium, ….
-        noise: N of ×N: after the true observation come N times as many N(0, 1) features.
+        noise: N of ×N: after the true observation come N times as many features, N(0, 1) or, where
+            bytes are shown as in Atari, uniform on 0 … 255.
         horizon: steps after which an episode is cut; the task's own if null.
+        evaluate_horizon: the same in evaluations; as in training if null.
         rollouts: episodes of each member in a generation.
         slots: episodes played at once, in every room but envpool; null: the room's own choice.
         members: candidates in a generation (mirrored: half as many directions).
@@ -164,6 +169,7 @@ class Config:
     task_options: dict[str, Value] = field(default_factory=dict)
     noise: int = 0
     horizon: int | None = None
+    evaluate_horizon: int | None = None
     rollouts: int = 1
     slots: int | None = None
     members: int = 256
@@ -195,7 +201,7 @@ class Config:
         for name in ("noise", "action_noise", "seed"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, "
                      f"got {getattr(self, name)}")  # fmt: skip
-        for name in ("horizon", "slots", "rank"):
+        for name in ("horizon", "evaluate_horizon", "slots", "rank"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be at least 1 or null, got {value}")
         for name in ("sigma", "sigma_decay"):

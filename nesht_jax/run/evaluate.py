@@ -68,7 +68,7 @@ def make_play(
         policy,
         num_members=episodes,
         noise=config.noise,
-        horizon=config.horizon,
+        horizon=config.evaluate_horizon or config.horizon,
         seed=seed,
         options={} if other else config.task_options,
     )

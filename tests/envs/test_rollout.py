@@ -218,9 +218,22 @@ def variables(jaxpr):
 
 
 def test_by_default_a_cpu_plays_few_episodes_at_once(monkeypatch):
-    assert [default_slots(n) for n in (1, 8, 256, 4096)] == [1, 8, 16, 64]
+    def usual(*episodes, terminates=True):
+        return [default_slots(n, terminates=terminates) for n in episodes]
+
+    assert usual(1, 8, 256, 4096) == [1, 8, 16, 64]
+    assert usual(1, 64, 65, 100, 256, terminates=False) == [1, 64, 33, 50, 64]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [default_slots(n) for n in (1, 256, 10**6)] == [1, 256, 4096]
+    assert usual(1, 256, 10**6) == [1, 256, 4096]
+    assert usual(4096, 5000, terminates=False) == [4096, 2500]
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize(
+    "task, terminates", [("mjx/hopper", True), ("mjx/halfcheetah", False), ("mjx/ant", True)]
+)
+def test_tasks_know_whether_an_episode_may_end_early(task, terminates):
+    assert task_spec(task).terminates == terminates
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_the_code_preset_is_the_published_code():
     assert config.shaping == "centered_rank_by_order"
     assert config.optimizer == OptimizerConfig("adam", 0.1, 0.0, {})
     assert config.threshold == ThresholdConfig(0.9, every=10, rule="stale_quantile")
-    assert config.policy == PolicyConfig((), normalization="observation", output="tanh")
+    assert config.policy == PolicyConfig(normalization="observation", output="tanh")
     assert (config.generations, config.evaluate_every, config.evaluate_episodes) == (1000, 10, 10)
 
 

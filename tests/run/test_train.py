@@ -73,6 +73,12 @@ def _rooms():
         marks=pytest.mark.slow,
     )
     scores = {"policy": PolicyConfig(normalization="running", output="clip")}
+    atari = {**common, "members": 4, "noise": 1, "horizon": 20}
+    yield pytest.param(
+        {"task": "envpool/Pong-v5", "task_options": {"observation": "ram"}, **atari, **scores},
+        id="atari",
+        marks=pytest.mark.slow,
+    )
     yield pytest.param(
         {"task": "gymnasium/CartPole-v1", "action_noise": 0.1, "slots": 3, **common, **scores},
         id="gymnasium",
