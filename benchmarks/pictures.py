@@ -25,6 +25,7 @@ STEPS = {
     "common": ", + common random numbers",
     "members": ", + 64 members",
     "running": ", + running normalisation",
+    "fewer": ", + 16 members, σ 0.2",
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from nesht_jax import normalize
 
@@ -20,7 +20,7 @@ class Slot(NamedTuple):
 
     Attributes:
         episode: number of the episode; their total if the slot has none.
-        stream_key: of all that is drawn on the episode's way.
+        words: of all that is drawn on the episode's way.
         state: of the simulator.
         observation: what the task shows, without noise features.
         steps: done in the episode.
@@ -29,7 +29,7 @@ class Slot(NamedTuple):
     """
 
     episode: Int[Array, "*slots"]
-    stream_key: Key[Array, "*slots"]
+    words: UInt32[Array, "*slots 2 2"]
     state: Any
     observation: Float[Array, "*slots o"]
     steps: Int[Array, "*slots"]

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluate, Evaluation, Members, Params
 from nesht_jax.envs.noisy import observe
 from nesht_jax.envs.queue import Slot, default_slots, play, seating
 from nesht_jax.envs.task import TaskSpec, episode_length
+from nesht_jax.noise import normal
 from nesht_jax.policy import Policy
 
 
@@ -47,22 +48,21 @@ def strong(tree: Any) -> Any:
 def make_act(
     policy: Policy, spec: TaskSpec, *, noise: int, action_noise: float
 ) -> Callable[..., tuple[Float[Array, " features"], Float[Array, " a"]]]:
-    """What one member sees and does: ``(params, moments, observation, key, step)`` ->
-    (observation with its noise features, action). ``key`` is the episode's own, the same at every
-    step of it."""
+    """What one member sees and does: ``(params, moments, observation, words, step)`` ->
+    (observation with its noise features, action). ``words`` are the episode's own, the same at
+    every step of it: two for features, two for noise on actions."""
 
     def act(
         params: Params,
         moments: normalize.Moments | None,
         observation: Float[Array, " o"],
-        key: Key[Array, ""],
+        words: UInt32[Array, "2 2"],
         step: Int[Array, ""],
     ) -> tuple[Float[Array, " features"], Float[Array, " a"]]:
-        feature_key, action_key = jax.random.split(key)
-        seen = observe(observation, noise, feature_key, step)
+        seen = observe(observation, noise, words[0], step)
         action = policy.apply(params, moments, seen)
         if action_noise:
-            jitter = jax.random.normal(jax.random.fold_in(action_key, step), action.shape)
+            jitter = normal(words[1], step, action.shape)
             action = jnp.clip(action + action_noise * jitter, spec.action_low, spec.action_high)
         return seen, action
 
@@ -117,11 +117,12 @@ def make_pure_evaluate(
             common_random_numbers=common_random_numbers,
         )
         state, observation = reset(reset_key)
+        words = jax.random.bits(stream_key, (2, 2))
         steps, fitness, ended = jnp.int32(0), jnp.float32(0), jnp.asarray(False)
-        return Slot(episode, stream_key, state, observation, steps, fitness, ended)
+        return Slot(episode, words, state, observation, steps, fitness, ended)
 
     def step(slot: Slot, params: Params, moments: normalize.Moments | None) -> tuple[Slot, Array]:
-        seen, action = act(params, moments, slot.observation, slot.stream_key, slot.steps)
+        seen, action = act(params, moments, slot.observation, slot.words, slot.steps)
         after = simulate(slot.state, action)
         moved = slot._replace(
             state=after.state,

@@ -45,12 +45,17 @@ def test_a_policy_trained_in_mjx_plays_in_envpool_as_well(tmp_path, quiet):
     """The two rooms are one task: the returns agree within their standard errors."""
     pytest.importorskip("envpool", reason="envpool has wheels for Linux only")
     config = Config(
-        task="mjx/hopper", noise=1, members=2, generations=1, horizon=50, evaluate_episodes=100
+        task="mjx/inverted_double_pendulum",
+        noise=1,
+        members=2,
+        generations=1,
+        horizon=50,
+        evaluate_episodes=100,
     )
     out = train(replace(config, out=str(tmp_path / "run")), console=quiet).folder
     here = evaluate_run(out, episodes=100)
-    there = evaluate_run(out, episodes=100, task="envpool/Hopper-v5")
-    assert (here.task, there.task) == ("mjx/hopper", "envpool/Hopper-v5")
+    there = evaluate_run(out, episodes=100, task="envpool/InvertedDoublePendulum-v5")
+    assert (here.task, there.task) == (config.task, "envpool/InvertedDoublePendulum-v5")
     for ours, theirs in ((here.thresholded, there.thresholded), (here.centre, there.centre)):
         error = np.hypot(ours.standard_error, theirs.standard_error)
         assert 0 < abs(ours.mean - theirs.mean) < STANDARD_ERRORS * error
