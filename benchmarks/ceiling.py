@@ -8,8 +8,8 @@ ratio, not the rates. envpool steps as many environments as there are members, o
 and resets them itself; it waits for each step, where training overlaps the policy with it, so the
 ratio may exceed 1. A simulator written in JAX steps as many as there are slots, in a scan.
 
-``noise_share`` is what drawing the noise features costs envpool's room: training against training
-with as many features that are all zero.
+``noise_share`` is the part of training in which envpool's room draws noise features, on one
+thread, while its simulators have the others.
 """
 
 import argparse
@@ -18,13 +18,14 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 from bare import pool, random_actions, scan, zero_actions
 from share import usual_slots
 from table import write
 
+from nesht_jax.envs.host import normals
 from nesht_jax.policy import CONVOLUTIONS
 from nesht_jax.run.advance import make_advance
 from nesht_jax.run.build import build
@@ -59,12 +60,11 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
             normalization="none" if options.convolutions != "none" else "observation",
         ),
     )
-    started = time.perf_counter()
-    loops = {"training": training(config, options.warm_up)}
-    warm_up = time.perf_counter() - started
-    if host:
-        with patch("nesht_jax.envs.envpool_tasks.normals", lambda bits, shape: np.float32(0)):
-            loops["no_draws"] = training(config, options.warm_up)
+    started, draws = time.perf_counter(), Stopwatch(normals)
+    with patch("nesht_jax.envs.envpool_tasks.normals", draws):
+        train = Stopwatch(training(config, options.warm_up))
+    warm_up, draws.seconds = time.perf_counter() - started, 0.0
+    loops: dict[str, Callable[[], int]] = {"training": train}
     slots = options.members if host else usual_slots(task, options.members)
     for kind, make_actions in (("zero", zero_actions), ("random", random_actions)):
         actions = make_actions(task, slots)
@@ -89,7 +89,7 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         "ratio_high": round(max(ratios), 3),
         "bare_random_actions_per_second": round(statistics.median(rates["random"])),
         "ratio_random_actions": round(statistics.median(moving), 3),
-        "noise_share": noise_share(rates) if host else "",
+        "noise_share": round(draws.seconds / train.seconds, 3) if host else "",
     }
 
 
@@ -110,10 +110,17 @@ def training(config: Config, warm_up: int) -> Callable[[], int]:
     return train
 
 
-def noise_share(rates: dict[str, list[float]]) -> float:
-    """Of the time of a step, median over rounds."""
-    pairs = zip(rates["training"], rates["no_draws"], strict=True)
-    return round(1 - statistics.median(drawn / still for drawn, still in pairs), 3)
+class Stopwatch:
+    """A function, and the seconds spent in it."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call, self.seconds = call, 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        made = self.call(*arguments)
+        self.seconds += time.perf_counter() - started
+        return made
 
 
 def alternate(
