@@ -53,13 +53,13 @@ def test_a_config_holds_only_what_differs_from_the_defaults(file):
 
 
 @pytest.mark.parametrize(
-    ("task", "preset", "noise"),
-    list(product(TASKS, PRESETS, (5, 10, 20))),
+    ("task", "preset"),
+    list(product(TASKS, PRESETS)),
     ids=lambda v: str(getattr(v, "stem", v)),
 )
-def test_every_task_takes_every_preset_at_every_noise(task, preset, noise):
-    config = read(task, preset, noise=noise)
-    assert config.noise == noise
+def test_every_task_takes_every_preset(task, preset):
+    config = read(task, preset, noise=10)
+    assert config.noise == 10
     assert config.task == yaml.safe_load(task.read_text())["task"]
 
 
