@@ -9,9 +9,9 @@ import jax
 def compiler_options() -> dict[str, str]:
     """For ``jax.jit(..., compiler_options=...)`` of the outermost function; JAX refuses others.
 
-    On a CPU XLA hands batches of small matrix products to YNNPACK, which is slower at them than
-    XLA's own loops: MJX, whose solver is made of such products, then takes up to twice as long a
-    step from some 20 slots on. A JAX that does not know the option compiles as it does by default.
+    On a CPU XLA hands large batches of small matrix products to YNNPACK, which is slower at them
+    than XLA's own loops; MJX's solver is made of such products. A JAX that does not know the option
+    compiles as it does by default.
     """
     if jax.default_backend() != "cpu":
         return {}

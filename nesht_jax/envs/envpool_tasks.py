@@ -64,7 +64,7 @@ def make_task(name: str, options: TaskOptions) -> Task:
 
 
 def _mujoco(name: str, options: TaskOptions) -> Task:
-    made = _checked(name, options, ours=(), owned=_OWNED)
+    made, _ = _checked(name, options, ours=(), owned=_OWNED)
     observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
     return Task(
         spec=TaskSpec(
@@ -86,8 +86,7 @@ def _mujoco(name: str, options: TaskOptions) -> Task:
 def _atari(name: str, options: TaskOptions) -> Task:
     """An episode ends with the game, not with a life; the action of the highest score is played."""
     ours = {"observation": OBSERVATIONS[0], "scaled": True}
-    made = _checked(name, options, ours=tuple(ours), owned=_OWNED + _OWNED_OF_ATARI)
-    theirs = {key: value for key, value in options.items() if key not in ours}
+    made, theirs = _checked(name, options, ours=tuple(ours), owned=_OWNED + _OWNED_OF_ATARI)
     ours |= {key: value for key, value in options.items() if key in ours}
     if ours["observation"] not in OBSERVATIONS:
         raise ValueError(
@@ -126,8 +125,8 @@ def _memory(observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
 
 def _checked(
     name: str, options: TaskOptions, *, ours: tuple[str, ...], owned: tuple[str, ...]
-) -> Any:
-    """envpool's own description of a task."""
+) -> tuple[Any, TaskOptions]:
+    """envpool's own description of a task, and those of the options that are envpool's."""
     valid = [*ours, *(key for key in envpool.make_spec(name).config._fields if key not in owned)]
     for key in options:
         if key not in valid:
@@ -135,6 +134,6 @@ def _checked(
             raise ValueError(f"{name} has no option {key!r}; valid are {', '.join(near)}")
     theirs = {key: value for key, value in options.items() if key not in ours}
     try:
-        return envpool.make_spec(name, **theirs)
+        return envpool.make_spec(name, **theirs), theirs
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be made with {theirs}: {error}") from error

@@ -20,7 +20,7 @@ class TaskSpec(NamedTuple):
         horizon: steps after which the task truncates an episode; None if it never does.
         frames: channels, height and width of an observation that is an image, flattened in this
             order; None if it is none.
-        terminates: whether an episode may end before its horizon.
+        terminates: False where the room knows that no episode ends before its horizon.
     """
 
     observation_size: int
