@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple, cast
 
@@ -226,7 +226,7 @@ class HardThresholdingState(NamedTuple):
 def hard_thresholding(
     *,
     sparsity: float | None = None,
-    keep: int | Int[Array, ""] | None = None,
+    keep: int | Int[Array, ""] | Mapping[Any, int] | None = None,
     every: int = 1,
     scope: Scope = "all",
     exempt_bias: bool = False,
@@ -236,7 +236,7 @@ def hard_thresholding(
 
     Args:
         sparsity: β, the fraction zeroed of each group; k = d - floor(β d).
-        keep: k itself, for each group, instead of β; may be traced.
+        keep: k itself, for each group, instead of β; may be traced. Or k by group.
         every: thresholds updates 1, 1 + every, 1 + 2·every, …; between them the centre is dense.
         scope: who competes. ``"all"``: all entries; ``"layer"``: those of one layer; or a function
             from a leaf's path to its group, ``None`` to leave the leaf alone.
@@ -248,7 +248,7 @@ def hard_thresholding(
 
     Raises:
         ValueError: unless exactly one of ``sparsity`` and ``keep`` is given, ``sparsity`` is in
-            [0, 1), ``keep`` and ``every`` are positive; or if a quantile rule is asked for by
+            [0, 1), every k and ``every`` are positive; or if a quantile rule is asked for by
             ``keep``.
 
     Reference: Gao et al. 2024 (arXiv 2405.01615), θ_{t+1} = H_k(θ_{t+½}).
@@ -259,16 +259,17 @@ def hard_thresholding(
         raise ValueError(f"rule {rule!r} is a quantile: give sparsity instead of keep")
     if sparsity is not None:
         num_kept(1, sparsity)
-    if isinstance(keep, int) and keep < 1:
-        raise ValueError(f"keep must be at least 1, got {keep}; to keep nothing makes no policy")
+    for k in keep.values() if isinstance(keep, Mapping) else [keep]:
+        if isinstance(k, int) and k < 1:
+            raise ValueError(f"keep must be at least 1, got {k}; to keep nothing makes no policy")
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     group_of = _grouping(scope, exempt_bias)
 
-    def kept(leaves: list[Array], before: list[Array]) -> list[Array]:
+    def kept(group: Hashable, leaves: list[Array], before: list[Array]) -> list[Array]:
         """Masks of one group: ``leaves`` is θ_{t+½}, ``before`` is θ_t."""
         if sparsity is None:
-            return largest(leaves, cast(int, keep))
+            return largest(leaves, keep[group] if isinstance(keep, Mapping) else cast(int, keep))
         if rule == "top_k":
             return largest(leaves, num_kept(sum(leaf.size for leaf in leaves), sparsity))
         chosen = [jnp.abs(x) for x in before] if rule == "stale_quantile" else leaves
@@ -293,8 +294,9 @@ def hard_thresholding(
             for i, (path, _) in enumerate(paths_before):
                 if (group := group_of(_names(path))) is not None:
                     groups.setdefault(group, []).append(i)
-            for members in groups.values():
-                masks = kept([before[i] + steps[i] for i in members], [before[i] for i in members])
+            for group, members in groups.items():
+                after = [before[i] + steps[i] for i in members]
+                masks = kept(group, after, [before[i] for i in members])
                 for i, mask in zip(members, masks, strict=True):
                     # -p, not a difference of sums: p + (-p) is an exact zero
                     steps[i] = jnp.where(mask, steps[i], -before[i])
