@@ -26,7 +26,7 @@ from share import usual_slots
 from table import write
 
 from nesht_jax.envs.host import normals
-from nesht_jax.policy import CONVOLUTIONS
+from nesht_jax.network import CONVOLUTIONS
 from nesht_jax.run.advance import make_advance
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config, PolicyConfig

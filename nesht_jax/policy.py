@@ -1,119 +1,42 @@
-"""Flax networks as (init, apply) of one observation."""
+"""Networks as policies (init, apply) of one observation."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from nesht_jax.contract import Params
+from nesht_jax.contract import Members, Params
+from nesht_jax.network import REFERENCE, Convolution, Network, Residual, smallest_edge
 
-Output = Literal["tanh", "clip", "scale"]
+Output = Literal["tanh", "clip", "scale", "sample"]
+
+
+def _as_they_are(members: Members) -> Members:
+    return members
 
 
 class Policy(NamedTuple):
-    """A deterministic policy.
+    """What acts on an observation.
 
     Attributes:
         init: key -> params.
-        apply: (params, moments, observation [o]) -> action [a], within the action bounds.
+        apply: (params, moments, observation [o]) -> action [a], within the action bounds. The
+            params are those of prepared members.
         observes: whether ``apply`` reads the running observation moments.
+        samples: whether the room draws an action from the softmax of the scores that ``apply``
+            gives, instead of playing the highest.
+        prepare: members -> members, before they play. Virtual batch normalisation computes here,
+            once an episode, what the network makes of the reference observations.
     """
 
     init: Callable[[Key[Array, ""]], Params]
     apply: Callable[[Params, Any, Float[Array, " o"]], Float[Array, " a"]]
     observes: bool
-
-
-class Dense(nn.Module):
-    """x W + b, as flax has it, but W may also be a ``LowRank``."""
-
-    features: int
-    stddev: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*rest in"]) -> Float[Array, "*rest out"]:
-        shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        product = x @ kernel
-        return product + jnp.broadcast_to(bias, product.shape)
-
-
-class Convolution(NamedTuple):
-    """A layer of square filters, without padding.
-
-    Attributes:
-        features: how many filters.
-        size: their edge in pixels, a multiple of the stride.
-        stride: pixels from one to the next.
-    """
-
-    features: int
-    size: int
-    stride: int
-
-
-CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
-    "none": (),
-    "dqn2013": (Convolution(16, 8, 4), Convolution(32, 4, 2)),
-    "nature": (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1)),
-}
-"""By name: those of Mnih et al. 2013, which the Atari code of 2023 has too, without its hidden
-layer; and of Mnih et al. 2015, which has 512 hidden units after them."""
-
-
-class Network(nn.Module):
-    """Convolutions, if any, then dense layers; kernels N(0, 2/(in + 1)), biases 0, as in the
-    published MuJoCo code.
-
-    A convolution is a dense layer on patches: its kernel [channels · size², features] may be of low
-    rank as any other, and its rows are sorted by channel first.
-    """
-
-    sizes: tuple[int, ...]
-    activation: Callable[[Array], Array] = jnp.tanh
-    convolutions: tuple[Convolution, ...] = ()
-    frames: tuple[int, int, int] | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, " o"]) -> Float[Array, " a"]:
-        layers = 0
-
-        def dense(x: Array, features: int) -> Array:
-            nonlocal layers
-            stddev = float(np.sqrt(2 / (x.shape[-1] + 1)))
-            layers += 1
-            return Dense(features, stddev, name=f"layer{layers - 1}")(x)
-
-        if self.frames and self.convolutions:
-            x = x.reshape(self.frames)
-            for features, size, stride in self.convolutions:
-                x = self.activation(dense(patches(x, size, stride), features))
-                x = jnp.moveaxis(x, -1, 0)
-            x = x.ravel()
-        for size in self.sizes[:-1]:
-            x = self.activation(dense(x, size))
-        return dense(x, self.sizes[-1])
-
-
-def patches(
-    x: Float[Array, "channels height width"], size: int, stride: int
-) -> Float[Array, "rows columns patch"]:
-    """Every square of ``size`` pixels, flattened as [channels, size, size]; ``size`` is a multiple
-    of ``stride``."""
-    channels, height, width = x.shape
-    rows, columns = ((edge - size) // stride + 1 for edge in (height, width))
-    blocks = size // stride
-    x = x[:, : (rows + blocks - 1) * stride, : (columns + blocks - 1) * stride]
-    x = x.reshape(channels, rows + blocks - 1, stride, columns + blocks - 1, stride)
-    shifted = [
-        [x[:, i : i + rows, :, j : j + columns] for j in range(blocks)] for i in range(blocks)
-    ]
-    stacked = jnp.array(shifted)  # [block, block, channels, rows, stride, columns, stride]
-    return stacked.transpose(3, 5, 2, 0, 4, 1, 6).reshape(rows, columns, channels * size * size)
+    samples: bool = False
+    prepare: Callable[[Members], Members] = _as_they_are
 
 
 def make_policy(
@@ -124,9 +47,10 @@ def make_policy(
     hidden: tuple[int, ...] = (),
     activation: Callable[[Array], Array] = jnp.tanh,
     output: Output = "tanh",
-    convolutions: tuple[Convolution, ...] = (),
+    convolutions: tuple[Convolution | Residual, ...] = (),
     frames: tuple[int, int, int] | None = None,
     normalizer: Any,
+    reference: Float[np.ndarray, "references o"] | None = None,
 ) -> Policy:
     """A linear policy, or an MLP if ``hidden`` names layers, after convolutions if there are any.
 
@@ -139,44 +63,89 @@ def make_policy(
         output: ``"tanh"`` as it is, in [-1, 1]; ``"clip"`` to the bounds; ``"scale"`` maps tanh
             onto the bounds, which must be finite. Where an action is chosen by the highest score,
             the bounds are infinite: ``"clip"`` leaves scores as they are, ``"tanh"`` keeps their
-            order until they saturate.
+            order until they saturate, and ``"sample"`` draws the action from their softmax.
         convolutions: before the dense layers, each with the activation after it.
         frames: channels, height and width of the observation, with noise channels, for them.
         normalizer: a ``normalize.Normalizer``.
+        reference: observations of virtual batch normalisation, which is off without them; it does
+            not go with running moments.
 
     Raises:
-        ValueError: if ``"scale"`` is asked for with infinite bounds; if there are convolutions but
-            no frames, or frames too small for them.
+        ValueError: if ``"scale"`` is asked for with infinite bounds, or ``"sample"`` with finite
+            ones; if there are convolutions but no frames, or frames too small for them; if there
+            is a reference but no layer that it could normalise.
     """
     low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
-    if output == "scale" and not np.isfinite([low, high]).all():
+    finite = np.isfinite([low, high])
+    if output == "scale" and not finite.all():
         raise ValueError("output 'scale' needs finite action bounds; use 'tanh' or 'clip'")
+    if output == "sample" and finite.any():
+        raise ValueError("output 'sample' draws one of several actions; this task has none")
     if convolutions:
         _check_frames(convolutions, frames)
-    network = Network((*hidden, len(low)), activation, convolutions, frames)
+    if reference is not None and not (convolutions or hidden):
+        raise ValueError("virtual batch normalisation is for layers with an activation: give some")
+    network = Network(
+        (*hidden, len(low)), activation, convolutions, frames, normalized=reference is not None
+    )
     bound = {
         "tanh": jnp.tanh,
         "clip": lambda x: jnp.clip(x, low, high),
         "scale": lambda x: low + (jnp.tanh(x) + 1) / 2 * (high - low),
+        "sample": lambda x: x,
     }[output]
 
     def init(key: Key[Array, ""]) -> Params:
         return network.init(key, jnp.zeros(num_features))["params"]
 
     def apply(params: Params, moments: Any, observation: Float[Array, " o"]) -> Float[Array, " a"]:
-        return bound(network.apply({"params": params}, normalizer.apply(moments, observation)))
+        variables = {"params": params} if reference is None else params
+        return bound(network.apply(variables, normalizer.apply(moments, observation)))
 
-    return Policy(init, apply, normalizer.running)
+    prepare = _as_they_are if reference is None else _preparing(network, normalizer, reference)
+    return Policy(init, apply, normalizer.running, output == "sample", prepare)
+
+
+def _preparing(
+    network: Network, normalizer: Any, reference: Float[np.ndarray, "references o"]
+) -> Callable[[Members], Members]:
+    """Gives every member, beside its params, the statistics of its layers."""
+
+    # one member after the other: its outputs for all references fill a cache
+    @jax.custom_batching.sequential_vmap
+    def statistics(params: Params) -> Any:
+        def seen(observation: Array) -> Any:
+            _, collected = network.apply(
+                {"params": params},
+                normalizer.apply(None, observation),
+                collect=True,
+                mutable=["batch_stats"],
+            )
+            return collected["batch_stats"]
+
+        alike = jax.vmap(seen, axis_name=REFERENCE)(jnp.asarray(reference))
+        return jax.tree.map(lambda x: x[0], alike)
+
+    def own(members: Members, i: Any) -> Any:
+        mine = members.own(i)
+        return mine, statistics(members.params(mine))
+
+    def params(members: Members, own: Any) -> Any:
+        mine, collected = own
+        return {"params": members.params(mine), "batch_stats": collected}
+
+    def prepare(members: Members) -> Members:
+        return Members(jax.tree_util.Partial(own, members), jax.tree_util.Partial(params, members))
+
+    return prepare
 
 
 def _check_frames(
-    convolutions: tuple[Convolution, ...], frames: tuple[int, int, int] | None
+    convolutions: tuple[Convolution | Residual, ...], frames: tuple[int, int, int] | None
 ) -> None:
     if frames is None:
         raise ValueError("convolutions need a task that shows frames; this one shows a vector")
-    smallest = 1
-    for _, size, stride in reversed(convolutions):
-        smallest = (smallest - 1) * stride + size
+    smallest = smallest_edge(convolutions)
     if min(frames[1:]) < smallest:
         raise ValueError(
             f"frames of {frames[1]} x {frames[2]} pixels are too small for the convolutions, which "

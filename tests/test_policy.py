@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
-from nesht_jax.contract import LowRank
+from nesht_jax.contract import Members, alike
 from nesht_jax.normalize import empty, none, per_observation, running
-from nesht_jax.policy import CONVOLUTIONS, Convolution, make_policy, patches, segment_norms
+from nesht_jax.policy import make_policy, segment_norms
 
 STANDARD_ERRORS = 4
 """Statistical tests allow this many; seeds are fixed, so they pass always or never."""
@@ -132,91 +133,75 @@ def test_segment_norms_are_the_norms_of_blocks_of_rows():
     np.testing.assert_allclose(norms, expected, rtol=1e-6)
 
 
-FRAMES = (4, 84, 84)
+SCORES = np.full(4, np.inf, np.float32)
 
 
-def convolutional(name="dqn2013", frames=FRAMES, actions=6, **options):
-    scores = np.full(actions, np.inf, np.float32)
-    options = {"convolutions": CONVOLUTIONS[name], "activation": jax.nn.relu, **options}
-    options |= {"frames": frames, "output": "clip", "normalizer": none()}
-    return make_policy(int(np.prod(frames)), -scores, scores, **options)
+def test_to_sample_takes_scores_as_they_are_and_says_so():
+    policy = make_policy(3, -SCORES, SCORES, output="sample", normalizer=none())
+    params = jax.tree.map(lambda p: 9 * p, policy.init(KEY))
+    plain = make_policy(3, -SCORES, SCORES, output="clip", normalizer=none())
+    x = jnp.array([1.0, -2.0, 3.0])
+    np.testing.assert_array_equal(policy.apply(params, None, x), plain.apply(params, None, x))
+    assert policy.samples and not plain.samples
 
 
-@pytest.mark.parametrize(
-    "name, hidden, expected",
-    [
-        ("dqn2013", (), (256 * 16 + 16) + (256 * 32 + 32) + (9 * 9 * 32 * 6 + 6)),
-        ("dqn2013", (256,), (256 * 16 + 16) + (256 * 32 + 32) + (2592 * 256 + 256) + 257 * 6),
-        ("nature", (512,), 8224 + 32_832 + 36_928 + (7 * 7 * 64 * 512 + 512) + (513 * 6)),
-    ],
-)
-def test_the_networks_of_atari_have_their_published_numbers_of_parameters(name, hidden, expected):
-    policy = convolutional(name, hidden=hidden)
-    assert number_of(jax.eval_shape(policy.init, KEY)) == expected
+def test_to_sample_needs_a_choice_of_actions():
+    with pytest.raises(ValueError, match="draws one of several actions; this task has none"):
+        policy_for(4, output="sample")
 
 
-@pytest.mark.parametrize(
-    "shape, size, stride", [((3, 84, 84), 8, 4), ((2, 21, 23), 4, 2), ((5, 9, 9), 3, 1)]
-)
-def test_patches_are_the_windows_of_a_convolution(shape, size, stride):
-    x = jax.random.normal(KEY, shape)
-    cut = patches(x, size, stride)
-    rows, columns = ((edge - size) // stride + 1 for edge in shape[1:])
-    assert cut.shape == (rows, columns, shape[0] * size**2)
-    for i, j in ((0, 0), (1, 2), (rows - 1, columns - 1)):
-        window = x[:, i * stride : i * stride + size, j * stride : j * stride + size]
-        np.testing.assert_array_equal(cut[i, j], window.ravel())
+REFERENCE = np.random.default_rng(1).normal(2, 3, size=(32, 6)).astype(np.float32)
 
 
-def test_a_convolutional_policy_is_that_of_lax():
-    policy = convolutional("nature", hidden=(16,))
-    params = policy.init(KEY)
-    params = jax.tree.map(lambda x: x + 0.01, params)  # biases too
-    frames = jax.random.uniform(jax.random.key(1), FRAMES)
-    x = frames[None]
-    for i, (features, size, stride) in enumerate(CONVOLUTIONS["nature"]):
-        layer = params[f"layer{i}"]
-        kernel = layer["kernel"].reshape(-1, size, size, features)
-        x = jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), "VALID", dimension_numbers=("NCHW", "IHWO", "NCHW")
+def virtual_batch(**options):
+    return policy_for(6, hidden=(5, 4), output="clip", reference=REFERENCE, **options)
+
+
+def test_virtual_batch_normalisation_is_that_of_the_reference():
+    """Against NumPy, for two members with weights of their own."""
+    policy = virtual_batch(activation=jax.nn.relu)
+    stacked = jax.vmap(policy.init)(jax.random.split(KEY, 2))
+    stacked = jax.tree.map(lambda x: x + 0.3, stacked)  # scales and biases too
+    mine = Partial(lambda params, i: jax.tree.map(lambda x: x[i], params), stacked)
+    members = policy.prepare(Members(mine))
+    x = np.random.default_rng(2).normal(size=6).astype(np.float32)
+    for i in range(2):
+        params = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], np.float64), stacked)
+        batch, one = REFERENCE.astype(np.float64), x.astype(np.float64)
+        for number in range(2):
+            kernel, norm = params[f"layer{number}"]["kernel"], params[f"norm{number}"]
+            batch, one = batch @ kernel, one @ kernel
+            mean, deviation = batch.mean(0), np.sqrt(batch.var(0) + 1e-3)
+            batch, one = (
+                np.maximum((y - mean) / deviation * norm["scale"] + norm["bias"], 0)
+                for y in (batch, one)
+            )
+        expected = np.clip(one @ params["layer2"]["kernel"] + params["layer2"]["bias"], -1, 1)
+        acted = policy.apply(members(jnp.int32(i)), None, jnp.asarray(x))
+        np.testing.assert_allclose(acted, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_members_are_prepared_alone_as_in_a_batch():
+    policy = virtual_batch()
+    stacked = jax.vmap(policy.init)(jax.random.split(KEY, 3))
+    mine = Partial(lambda params, i: jax.tree.map(lambda x: x[i], params), stacked)
+    members = policy.prepare(Members(mine))
+    together = jax.vmap(members)(jnp.arange(3))
+    alone = [members(jnp.int32(i)) for i in range(3)]
+    for i, one in enumerate(alone):
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6),
+            together,
+            one,
         )
-        x = jax.nn.relu(x + layer["bias"][None, :, None, None])
-    x = jax.nn.relu(x.ravel() @ params["layer3"]["kernel"] + params["layer3"]["bias"])
-    expected = x @ params["layer4"]["kernel"] + params["layer4"]["bias"]
-    np.testing.assert_allclose(policy.apply(params, None, frames.ravel()), expected, rtol=2e-4)
 
 
-def test_filters_of_low_rank_are_their_product():
-    policy = convolutional(frames=(2, 20, 20), convolutions=(Convolution(8, 8, 4),))
-    params = policy.init(KEY)
-    a, b = jax.random.normal(KEY, (128, 2)), jax.random.normal(jax.random.key(1), (8, 2))
-    kernel, frames = params["layer0"]["kernel"], jax.random.uniform(KEY, (800,))
-
-    def acted(kernel):
-        changed = params | {"layer0": params["layer0"] | {"kernel": kernel}}
-        return policy.apply(changed, None, frames)
-
-    np.testing.assert_allclose(
-        acted(LowRank(kernel, a, b)), acted(kernel + a @ b.T), rtol=1e-3, atol=1e-4
-    )
+def test_virtual_batch_normalisation_needs_a_layer_to_normalise():
+    with pytest.raises(ValueError, match="for layers with an activation"):
+        policy_for(6, reference=REFERENCE)
 
 
-def test_segments_of_frames_are_their_channels():
-    policy = convolutional(frames=(2 * 3, 20, 20), convolutions=(Convolution(8, 8, 4),))
-    params = policy.init(KEY)
-    kernel = params["layer0"]["kernel"].reshape(3, 2 * 64, 8).at[1:].set(0)
-    params["layer0"]["kernel"] = kernel.reshape(6 * 64, 8)
-    norms = segment_norms(params, noise=2)
-    assert norms[0] > 0 and (norms[1:] == 0).all()
-    frames = jax.random.uniform(KEY, (6, 20, 20))
-    other = frames.at[2:].set(0.5)
-    acted = [policy.apply(params, None, x.ravel()) for x in (frames, other)]
-    np.testing.assert_array_equal(*acted)
-
-
-def test_convolutions_need_frames_of_their_size():
-    with pytest.raises(ValueError, match="shows a vector"):
-        policy_for(11, convolutions=CONVOLUTIONS["nature"])
-    convolutional("nature", (4, 36, 36)).init(KEY)
-    with pytest.raises(ValueError, match="35 x 84 pixels are too small.*36 x 36"):
-        convolutional("nature", (4, 35, 84))
+def test_virtual_batch_normalisation_does_not_go_with_running_moments():
+    policy = policy_for(6, hidden=(5,), reference=REFERENCE, normalizer=running())
+    with pytest.raises(ValueError, match="running normalisation needs moments"):
+        policy.prepare(alike(policy.init(KEY)))(jnp.int32(0))

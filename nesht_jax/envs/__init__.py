@@ -11,6 +11,9 @@ import warnings
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from nesht_jax.contract import Evaluate
 from nesht_jax.envs.rollout import Environment, make_pure_evaluate
 from nesht_jax.envs.task import TaskOptions, TaskSpec
@@ -83,8 +86,10 @@ def make_evaluate(
 
     Raises:
         ValueError: if the task is unknown; the message names the nearest. If ``slots`` are given
-            to a room that has none.
+            to a room that has none. If actions are both drawn from scores and noisy.
     """
+    if action_noise and policy.samples:
+        raise ValueError("actions are drawn from scores already: action_noise must be 0")
     room, name = _find(task)
     rules = {
         "num_members": num_members,
@@ -104,6 +109,22 @@ def make_evaluate(
             )
         return room.make_host_evaluate(name, policy, seed=seed, options=options or {}, **rules)
     return make_pure_evaluate(make_environment(task, options), policy, slots=slots, **rules)
+
+
+def reference_observations(
+    task: str, *, number: int, noise: int, seed: int, options: TaskOptions | None = None
+) -> Float[np.ndarray, "number features"]:
+    """What policies would see if they acted at random, for virtual batch normalisation.
+
+    Raises:
+        ValueError: if the task is unknown, or its room has no such observations.
+    """
+    room, name = _find(task)
+    if not hasattr(room, "random_observations"):
+        raise ValueError(
+            f"virtual batch normalisation has reference observations in envpool only, not of {task}"
+        )
+    return room.random_observations(name, options or {}, number=number, noise=noise, seed=seed)
 
 
 def make_environment(task: str, options: TaskOptions | None = None) -> Environment:

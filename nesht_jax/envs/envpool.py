@@ -18,9 +18,10 @@ from jaxtyping import Array, Int, Key, Real
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, Members
-from nesht_jax.envs import queue
+from nesht_jax.envs import noisy, queue
 from nesht_jax.envs.envpool_tasks import Task, make_task
 from nesht_jax.envs.envpool_tasks import names as names
+from nesht_jax.envs.envpool_tasks import random_observations as random_observations
 from nesht_jax.envs.host import batched_act, normals
 from nesht_jax.envs.task import TaskOptions, TaskSpec
 from nesht_jax.policy import Policy
@@ -88,8 +89,8 @@ class EnvpoolEvaluate:
         self._calls = 0
         self._act = batched_act(policy, task.spec, action_noise, task.scale)
         self._features = task.spec.observation_size * (1 + noise)
-        self._jitters = len(task.spec.action_low) if action_noise else 0
-        self._observes = policy.observes
+        self._jitters = noisy.jitters(task.spec, action_noise=action_noise, samples=policy.samples)
+        self._policy = policy
 
     def seek(self, calls: int) -> None:
         """Makes the next call number ``calls``."""
@@ -108,6 +109,7 @@ class EnvpoolEvaluate:
         A population of more than ``queue.STORED_ENTRIES`` plays one part after the other.
         """
         self._calls += 1
+        members = self._policy.prepare(members)
         one = _own.eval_shape(members, np.zeros(1, np.int32))
         entries = sum(x.size for x in jax.tree.leaves(one))
         most = max(1, queue.STORED_ENTRIES // len(self._halves) // max(1, entries))
@@ -149,7 +151,7 @@ class EnvpoolEvaluate:
             slots - self._halves[number][0],
             functools.partial(self._act, members.params, moments),
             _own(members, slots // self._shape[1]),
-            normalize.empty(self._features) if self._observes else None,
+            normalize.empty(self._features) if self._policy.observes else None,
             np.random.SFC64(words),
             (self._features, self._jitters),
         )
@@ -192,7 +194,8 @@ class _Game:
         features, jitters = widths
         self._seen = np.zeros((size, features), task.dtype)
         self._jitter = np.zeros((size, jitters), np.float32)
-        self._send(task.observe(*self._pool.reset(ids)))
+        observation, info = self._pool.reset(ids)
+        self._send(task.observe(observation, info, bits))
 
     def turn(self) -> None:
         """Takes in what the simulator has done, and sets it to work on the next actions."""
@@ -202,7 +205,7 @@ class _Game:
         alive = ~(terminated | truncated)
         self.living, self._rows = self.living[alive], self._rows[alive]
         if self.living.size:
-            self._send(self._task.observe(observation, info)[alive])
+            self._send(self._task.observe(observation, info, self._bits)[alive])
 
     def _send(self, observation: Real[np.ndarray, "living o"]) -> None:
         if self.living.size <= len(self._seen) // 2 and len(self._seen) > SMALLEST_BATCH:

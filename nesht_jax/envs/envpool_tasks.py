@@ -1,13 +1,14 @@
 """envpool's side of its room: which tasks there are, what they show and how they are acted on."""
 
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import envpool
 import numpy as np
 from envpool.registration import registry
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from nesht_jax.envs.host import normals, uniform_bytes
 from nesht_jax.envs.task import TaskOptions, TaskSpec
@@ -30,7 +31,7 @@ class Task(NamedTuple):
         shortest: the least horizon that makes sense.
         dtype: of what is shown, and of its noise features.
         scale: what the policy's view of both is multiplied by.
-        observe: (observation, info) of a pool -> what is shown, [env, o].
+        observe: (observation, info) of a pool, and bits for noise -> what is shown, [env, o].
         noise: (bits, shape) -> noise features.
         act: actions of the policies, [env, a] -> what a pool takes.
     """
@@ -40,7 +41,7 @@ class Task(NamedTuple):
     shortest: int
     dtype: type
     scale: float
-    observe: Callable[[np.ndarray, dict[str, Any]], np.ndarray]
+    observe: Callable[[np.ndarray, dict[str, Any], np.random.BitGenerator], np.ndarray]
     noise: Callable[[np.random.BitGenerator, tuple[int, ...]], np.ndarray]
     act: Callable[[Float[np.ndarray, "env a"]], np.ndarray]
 
@@ -77,7 +78,7 @@ def _mujoco(name: str, options: TaskOptions) -> Task:
         shortest=1,
         dtype=np.float32,
         scale=1.0,
-        observe=lambda observation, info: observation,
+        observe=lambda observation, info, bits: observation,
         noise=normals,
         act=lambda action: action.astype(np.float64),
     )
@@ -85,7 +86,7 @@ def _mujoco(name: str, options: TaskOptions) -> Task:
 
 def _atari(name: str, options: TaskOptions) -> Task:
     """An episode ends with the game, not with a life; the action of the highest score is played."""
-    ours = {"observation": OBSERVATIONS[0], "scaled": True}
+    ours = {"observation": OBSERVATIONS[0], "scaled": True, "border": 0, "pixel_noise": 0.0}
     made, theirs = _checked(name, options, ours=tuple(ours), owned=_OWNED + _OWNED_OF_ATARI)
     ours |= {key: value for key, value in options.items() if key in ours}
     if ours["observation"] not in OBSERVATIONS:
@@ -95,7 +96,14 @@ def _atari(name: str, options: TaskOptions) -> Task:
     if not isinstance(ours["scaled"], bool):
         raise ValueError(f"scaled must be true or false, got {ours['scaled']!r}")
     config, pixels = made.config, ours["observation"] == "pixels"
-    frames = made.gymnasium_observation_space.shape
+    for key in ("border", "pixel_noise"):
+        if ours[key] and not pixels:
+            raise ValueError(f"{key} is for frames, but {name} shows its memory")
+        if not ours[key] >= 0:
+            raise ValueError(f"{key} must not be negative, got {ours[key]}")
+    channels, height, width = made.gymnasium_observation_space.shape
+    border = ours["border"]
+    frames = (channels, height + 2 * border, width + 2 * border)
     unbounded = np.full(int(made.gymnasium_action_space.n), np.inf, np.float32)
     return Task(
         spec=TaskSpec(
@@ -104,23 +112,62 @@ def _atari(name: str, options: TaskOptions) -> Task:
             unbounded,
             config.max_episode_steps,
             frames if pixels else None,
+            config.frame_skip,
         ),
         options=theirs,
         shortest=1 + config.noop_max // config.frame_skip,
         dtype=np.uint8,
         scale=1 / 255 if ours["scaled"] else 1.0,
-        observe=_frames if pixels else _memory,
+        observe=functools.partial(_frames, border=border, deviation=ours["pixel_noise"])
+        if pixels
+        else _memory,
         noise=uniform_bytes,
         act=lambda action: action.argmax(1).astype(np.int32),
     )
 
 
-def _frames(observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+def _frames(
+    observation: UInt8[np.ndarray, "env channels height width"],
+    info: dict[str, Any],
+    bits: np.random.BitGenerator,
+    *,
+    border: int,
+    deviation: float,
+) -> UInt8[np.ndarray, "env o"]:
+    """Frames with Gaussian noise in whole numbers, inside a border of uniform noise."""
+    if deviation:
+        noise = np.rint(deviation * normals(bits, observation.shape))
+        observation = np.clip(observation + noise, 0, 255).astype(np.uint8)
+    if border:
+        env, channels, height, width = observation.shape
+        framed = uniform_bytes(bits, (env, channels, height + 2 * border, width + 2 * border))
+        framed[..., border:-border, border:-border] = observation
+        observation = framed
     return observation.reshape(len(observation), -1)
 
 
-def _memory(observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+def _memory(
+    observation: np.ndarray, info: dict[str, Any], bits: np.random.BitGenerator
+) -> UInt8[np.ndarray, "env 128"]:
     return info["ram"]
+
+
+def random_observations(
+    name: str, options: TaskOptions, *, number: int, noise: int, seed: int
+) -> Float[np.ndarray, "number features"]:
+    """What policies would see if they acted at random: the first steps of one simulator."""
+    task, choose = make_task(name, options), np.random.default_rng(seed)
+    bits = np.random.SFC64(seed)
+    pool = envpool.make(name, env_type="gymnasium", num_envs=1, seed=seed, **task.options)
+    observation, info = pool.reset()
+    seen = []
+    for _ in range(number):
+        shown = task.observe(observation, info, bits)
+        features = task.noise(bits, (1, noise * shown.shape[1]))
+        seen.append(np.concatenate([shown, features], axis=1))
+        action = choose.uniform(-1, 1, (1, len(task.spec.action_low)))
+        observation, *_, info = pool.step(task.act(action.astype(np.float32)))
+    return task.scale * np.concatenate(seen).astype(np.float32)
 
 
 def _checked(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, Members
+from nesht_jax.envs import noisy
 from nesht_jax.envs.gymnasium_vector import (
     as_actions,
     as_features,
@@ -93,9 +94,9 @@ class GymnasiumEvaluate:
         self._widths = (
             task.observation_size,
             task.observation_size * noise,
-            len(task.action_low) if action_noise else 0,
+            noisy.jitters(task, action_noise=action_noise, samples=policy.samples),
         )
-        self._observes = policy.observes
+        self._policy = policy
 
     def seek(self, calls: int) -> None:
         """Nothing to do: a call is a function of its key."""
@@ -105,7 +106,8 @@ class GymnasiumEvaluate:
     ) -> Evaluation:
         """Plays every episode once."""
         table = _Table(key, self._slots, self._stream, self._widths)
-        observed = normalize.empty(sum(self._widths[:2])) if self._observes else None
+        observed = normalize.empty(sum(self._widths[:2])) if self._policy.observes else None
+        members = self._policy.prepare(members)
         try:
             table.sit(self._vector, np.ones(self._slots, bool))
             own = _seat(members, None, table.changed, table.episode // self._shape[1])

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Real, UInt8
 
 from nesht_jax import normalize
 from nesht_jax.contract import Params
+from nesht_jax.envs import noisy
 from nesht_jax.envs.task import TaskSpec
 from nesht_jax.policy import Policy
 
@@ -39,9 +40,7 @@ def batched_act(
     ) -> tuple[Float[Array, "slot a"], normalize.Moments | None]:
         seen = scale * seen.astype(jnp.float32)
         action = jax.vmap(lambda own, x: policy.apply(params(own), moments, x))(own, seen)
-        if action_noise:
-            low, high = task.action_low[None], task.action_high[None]
-            action = jnp.clip(action + action_noise * jitter, low, high)
+        action = noisy.act(action, jitter, task, action_noise=action_noise, samples=policy.samples)
         if observed is not None:
             observed = normalize.merge(observed, normalize.of_batch(seen, counted))
         return action, observed

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluate, Evaluation, Members, Params
-from nesht_jax.envs.noisy import observe
+from nesht_jax.envs import noisy
 from nesht_jax.envs.queue import Slot, default_slots, play, seating
 from nesht_jax.envs.task import TaskSpec, episode_length
 from nesht_jax.noise import normal
@@ -59,12 +59,11 @@ def make_act(
         words: UInt32[Array, "2 2"],
         step: Int[Array, ""],
     ) -> tuple[Float[Array, " features"], Float[Array, " a"]]:
-        seen = observe(observation, noise, words[0], step)
+        seen = noisy.observe(observation, noise, words[0], step)
         action = policy.apply(params, moments, seen)
-        if action_noise:
-            jitter = normal(words[1], step, action.shape)
-            action = jnp.clip(action + action_noise * jitter, spec.action_low, spec.action_high)
-        return seen, action
+        rules = {"action_noise": action_noise, "samples": policy.samples}
+        jitter = normal(words[1], step, (noisy.jitters(spec, **rules),))
+        return seen, noisy.act(action, jitter, spec, **rules)
 
     return act
 
@@ -136,6 +135,7 @@ def make_pure_evaluate(
     def evaluate(
         key: Key[Array, ""], members: Members, moments: normalize.Moments | None
     ) -> Evaluation:
+        members = policy.prepare(members)
         begun = jax.vmap(begin, (None, 0))(key, jnp.arange(num_members * rollouts))
         played = play(
             begun,

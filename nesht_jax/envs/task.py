@@ -20,6 +20,7 @@ class TaskSpec(NamedTuple):
         horizon: steps after which the task truncates an episode; None if it never does.
         frames: channels, height and width of an observation that is an image, flattened in this
             order; None if it is none.
+        frame_skip: frames of a game in one step; None where there are none.
         terminates: False where the room knows that no episode ends before its horizon.
     """
 
@@ -28,6 +29,7 @@ class TaskSpec(NamedTuple):
     action_high: Float[np.ndarray, " a"]
     horizon: int | None
     frames: tuple[int, int, int] | None = None
+    frame_skip: int | None = None
     terminates: bool = True
 
 

@@ -65,7 +65,7 @@ def make_advance(
         rows = []
         for i, number in enumerate(numbers):
             news, centre = jax.tree.map(lambda x, i=i: x[i], table)
-            rows.append(_row(number, news, centre if dues[i] else None))
+            rows.append(_row(setup, number, news, centre if dues[i] else None))
         return state, rows
 
     return advance
@@ -86,18 +86,20 @@ def _advance_on_host(
             if number:
                 room.seek(number - 1)
                 state, news = generation(state)
-            rows.append(_row(number, news, evaluate_centre(state) if due(number) else None))
+            rows.append(_row(setup, number, news, evaluate_centre(state) if due(number) else None))
         return state, rows
 
     return advance
 
 
-def _row(number: int, news: Any, centre: Centre | None) -> Row:
+def _row(setup: Setup, number: int, news: Any, centre: Centre | None) -> Row:
     row: Row = {"generation": number}
     if number:
         info, steps, simulated = jax.device_get(news)
         row |= {name: value.item() for name, value in info._asdict().items()}
         row |= {"steps": int(steps), "simulated": int(simulated)}
+        if setup.spec.frame_skip:
+            row["frames"] = int(steps) * setup.spec.frame_skip
     if centre is not None:
         row["evaluation"] = {
             **score(centre.returns, centre.steps)._asdict(),

@@ -1,6 +1,7 @@
 """A config, turned into what training needs."""
 
 import dataclasses
+import math
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -11,12 +12,14 @@ import optax
 
 from nesht_jax import normalize, shaping
 from nesht_jax.contract import Evaluate, Params
-from nesht_jax.envs import make_evaluate, task_spec
+from nesht_jax.density import erdos_renyi_kernel
+from nesht_jax.envs import make_evaluate, reference_observations, task_spec
 from nesht_jax.envs.task import TaskSpec
 from nesht_jax.nesht import Algorithm, State, nesht
-from nesht_jax.policy import CONVOLUTIONS, Policy, make_policy
-from nesht_jax.run.config import Config, ThresholdConfig, nearest, optimizers
-from nesht_jax.threshold import hard_thresholding, masked_moments
+from nesht_jax.network import CONVOLUTIONS, kernel_shapes
+from nesht_jax.policy import Policy, make_policy
+from nesht_jax.run.config import Config, nearest, optimizers
+from nesht_jax.threshold import hard_thresholding, masked_moments, num_kept
 
 SHAPINGS = {
     "centered_rank": shaping.centered_rank,
@@ -27,9 +30,14 @@ SHAPINGS = {
 }
 
 
+REFERENCES = 128
+"""Observations of virtual batch normalisation, as many as OpenAI-ES takes."""
+
+
 class Setup(NamedTuple):
     """A config, resolved into what training needs."""
 
+    spec: TaskSpec
     policy: Policy
     algorithm: Algorithm
     evaluate: Evaluate
@@ -58,7 +66,7 @@ def build(config: Config) -> Setup:
         seed=config.seed,
         options=config.task_options,
     )
-    return Setup(policy, algorithm, evaluate, state)
+    return Setup(spec, policy, algorithm, evaluate, state)
 
 
 def build_algorithm(config: Config, spec: TaskSpec, policy: Policy) -> tuple[Algorithm, State]:
@@ -83,8 +91,18 @@ def build_policy(config: Config, spec: TaskSpec) -> Policy:
     normalizers = {
         "observation": normalize.per_observation,
         "running": lambda: normalize.running(config.policy.clip),
+        "virtual_batch": normalize.none,
         "none": normalize.none,
     }
+    reference = None
+    if config.policy.normalization == "virtual_batch":
+        reference = reference_observations(
+            config.task,
+            number=REFERENCES,
+            noise=config.noise,
+            seed=config.seed,
+            options=config.task_options,
+        )
     return make_policy(
         spec.observation_size * (1 + config.noise),
         spec.action_low,
@@ -95,6 +113,7 @@ def build_policy(config: Config, spec: TaskSpec) -> Policy:
         convolutions=CONVOLUTIONS[config.policy.convolutions],
         frames=spec.frames and (spec.frames[0] * (1 + config.noise), *spec.frames[1:]),
         normalizer=normalizers[config.policy.normalization](),
+        reference=reference,
     )
 
 
@@ -102,8 +121,8 @@ def thresholded(config: Config, params: Params) -> Params:
     """The centre as the config thresholds it, whether or not its last update did."""
     if config.threshold.sparsity == 0:
         return params
-    once = dataclasses.replace(config.threshold, every=1)
-    link = _thresholding(once)
+    once = dataclasses.replace(config, threshold=dataclasses.replace(config.threshold, every=1))
+    link = _thresholding(once, params)
     still = jax.tree.map(jnp.zeros_like, params)
     updates, _ = link.update(still, link.init(params), params)
     return optax.apply_updates(params, updates)
@@ -117,7 +136,11 @@ def _sigma_schedule(config: Config) -> optax.Schedule:
     return sigma
 
 
-def _thresholding(threshold: ThresholdConfig) -> optax.GradientTransformation:
+def _thresholding(config: Config, params: Params) -> optax.GradientTransformation:
+    threshold = config.threshold
+    if threshold.scope == "erdos_renyi_kernel":
+        return _erdos_renyi_thresholding(config, params)
+
     def group(path: tuple[str, ...]) -> Hashable | None:
         if threshold.leaves and "/".join(path) not in threshold.leaves:
             return None
@@ -132,6 +155,25 @@ def _thresholding(threshold: ThresholdConfig) -> optax.GradientTransformation:
     )
 
 
+def _erdos_renyi_thresholding(config: Config, params: Params) -> optax.GradientTransformation:
+    threshold = config.threshold
+    shapes = {
+        name: shape
+        for name, shape in kernel_shapes(params, CONVOLUTIONS[config.policy.convolutions]).items()
+        if not threshold.leaves or name in threshold.leaves
+    }
+    if threshold.rule != "top_k":
+        raise ValueError(f"scope erdos_renyi_kernel goes with rule top_k, got {threshold.rule}")
+    weights = sum(math.prod(shape) for shape in shapes.values())
+    keep = erdos_renyi_kernel(shapes, num_kept(weights, threshold.sparsity))
+
+    def group(path: tuple[str, ...]) -> Hashable | None:
+        name = "/".join(path)
+        return name if name in keep else None
+
+    return hard_thresholding(keep=keep, every=threshold.every, scope=group)
+
+
 def _optimizer(config: Config, params: Params) -> optax.GradientTransformation:
     """weight decay -> optimizer -> hard thresholding."""
     names = ["/".join(path) for path in flax.traverse_util.flatten_dict(params)]
@@ -144,7 +186,7 @@ def _optimizer(config: Config, params: Params) -> optax.GradientTransformation:
     try:
         links.append(optimizers()[chosen.name](chosen.learning_rate, **chosen.options))
         if config.threshold.sparsity:
-            links.append(_thresholding(config.threshold))
+            links.append(_thresholding(config, params))
         optimizer = optax.chain(*links)
         if config.threshold.sparsity and config.threshold.mask_moments:
             optimizer = masked_moments(optimizer)

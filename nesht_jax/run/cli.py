@@ -17,8 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from nesht_jax.envs import ROOMS, task_names
-from nesht_jax.run.config import Config, add_config_arguments, from_arguments, nearest, read_config
+from nesht_jax.run.config import (
+    Config,
+    Value,
+    add_config_arguments,
+    from_arguments,
+    nearest,
+    read_config,
+)
 from nesht_jax.run.evaluate import Score, evaluate_run
+from nesht_jax.run.human import human_normalized
 from nesht_jax.run.train import Result, train
 
 
@@ -84,6 +92,12 @@ def _eval_parser() -> ArgumentParser:
     parser.add_argument("--episodes", type=int, default=100, help="how many")
     parser.add_argument(
         "--task", type=str | None, help="another task of the same sizes, as envpool/Hopper-v5"
+    )
+    parser.add_argument(
+        "--task_options",
+        type=dict[str, Value],
+        default={},
+        help="over those of the run, as {pixel_noise: 10} for noise on the frames of Atari",
     )
     parser.add_argument("--seed", type=int, default=0, help="of resets and noise features")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -164,6 +178,9 @@ def _conclude(console: Console, config: Config, result: Result) -> None:
     error = learned["standard_error"]
     spread = "" if error is None else f" ± {error:.1f}"
     table.add_row("return of the thresholded centre", f"{learned['mean']:.1f}{spread}")
+    normalized = human_normalized(config.task, learned["mean"])
+    if normalized is not None:
+        table.add_row("human-normalised", f"{normalized:.3f}")
     table.add_row("weights kept", f"{kept} of {weights}, sparsity {learned['sparsity']:.3f}")
     if noise:
         mean = sum(noise) / len(noise)
@@ -179,7 +196,11 @@ def _conclude(console: Console, config: Config, result: Result) -> None:
 def _eval(given: Namespace, argv: list[str]) -> int:
     options = given.eval
     scores = evaluate_run(
-        Path(options.run), episodes=options.episodes, task=options.task, seed=options.seed
+        Path(options.run),
+        episodes=options.episodes,
+        task=options.task,
+        options=options.task_options,
+        seed=options.seed,
     )
     if options.json:
         plain = {k: v._asdict() if isinstance(v, Score) else v for k, v in scores._asdict().items()}
@@ -192,12 +213,16 @@ def _eval(given: Namespace, argv: list[str]) -> int:
         soft_wrap=True,
     )
     table = Table()
-    for heading in ("", "return", "std error", "95 % interval", "sparsity", "length"):
+    headings = ["", "return", "std error", "95 % interval", "sparsity", "length"]
+    if human_normalized(scores.task, 0.0) is not None:
+        headings.append("human-normalised")
+    for heading in headings:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, score, sparsity in (
         ("with threshold", scores.thresholded, scores.thresholded_sparsity),
         ("without threshold", scores.centre, scores.centre_sparsity),
     ):
+        normalized = human_normalized(scores.task, score.mean)
         table.add_row(
             name,
             f"{score.mean:.1f}",
@@ -205,6 +230,7 @@ def _eval(given: Namespace, argv: list[str]) -> int:
             f"{score.low:.1f} … {score.high:.1f}",
             f"{sparsity:.3f}",
             f"{score.steps:.0f}",
+            *([] if normalized is None else [f"{normalized:.3f}"]),
         )
     console.print(table)
     return 0

@@ -47,22 +47,24 @@ class PolicyConfig:
 
     Args:
         convolutions: before the dense layers, where the task shows frames: "dqn2013" is 16 filters
-            8x8/4 and 32 4x4/2, "nature" 32 8x8/4, 64 4x4/2 and 64 3x3/1.
+            8x8/4 and 32 4x4/2, "nature" 32 8x8/4, 64 4x4/2 and 64 3x3/1, "impala" three residual
+            sections of 16, 32 and 32 filters 3x3.
         hidden: widths of the hidden layers; none makes the policy linear.
         activation: between layers.
         normalization: of what the network sees. "observation": across the features of the one
             observation (published code); "running": by the moments of all observations so far;
-            "none".
+            "virtual_batch": every layer by what it makes of 128 observations of random actions
+            (OpenAI-ES on Atari; envpool only); "none".
         clip: bound on running-normalised features.
         output: "tanh" as it is; "clip" to the action bounds; "scale": tanh onto the bounds. Where
             an action is chosen by the highest score, "clip" leaves scores as they are, "tanh"
-            saturates.
+            saturates, and "sample" draws an action from their softmax.
     """
 
-    convolutions: Literal["none", "dqn2013", "nature"] = "none"
+    convolutions: Literal["none", "dqn2013", "nature", "impala"] = "none"
     hidden: tuple[int, ...] = ()
     activation: Literal["tanh", "relu"] = "tanh"
-    normalization: Literal["observation", "running", "none"] = "observation"
+    normalization: Literal["observation", "running", "virtual_batch", "none"] = "observation"
     clip: float = 5.0
     output: Output = "tanh"
 
@@ -110,7 +112,8 @@ class ThresholdConfig:
     Args:
         sparsity: β, the fraction of weights zeroed; 0 is plain NES.
         every: threshold updates 1, 1 + every, 1 + 2·every, ….
-        scope: who competes for the k places: "all" weights together, or those of one "layer".
+        scope: who competes for the k places: "all" weights together; those of one "layer", with
+            the same β; those of one kernel, with k by "erdos_renyi_kernel", biases left alone.
         leaves: names of the only weights that take part, as layer0/kernel; none means all.
         exempt_bias: biases are never zeroed.
         rule: "top_k" is exact; "stale_quantile" and "signed_quantile" reproduce published code.
@@ -119,7 +122,7 @@ class ThresholdConfig:
 
     sparsity: float = 0.9
     every: int = 10
-    scope: Literal["all", "layer"] = "all"
+    scope: Literal["all", "layer", "erdos_renyi_kernel"] = "all"
     leaves: tuple[str, ...] = ()
     exempt_bias: bool = False
     rule: Rule = "top_k"

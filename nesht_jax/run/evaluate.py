@@ -13,6 +13,7 @@ from scipy import stats
 from nesht_jax import normalize
 from nesht_jax.contract import Evaluation, HostEvaluate, Params, alike
 from nesht_jax.envs import make_evaluate, task_spec
+from nesht_jax.envs.task import TaskOptions
 from nesht_jax.nesht import State, realised_sparsity
 from nesht_jax.policy import Policy, segment_norms
 from nesht_jax.run.build import build_algorithm, build_policy, thresholded
@@ -55,14 +56,19 @@ Play = Callable[[int | Int[Array, ""], Params, normalize.Moments | None], Evalua
 
 
 def make_play(
-    config: Config, policy: Policy, *, episodes: int, seed: int, task: str | None = None
+    config: Config,
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    task: str | None = None,
+    options: TaskOptions | None = None,
 ) -> Play:
-    """What plays the task of a config, or another task.
+    """What plays the task of a config, or another task; ``options`` go over those of the config.
 
     Call number ``call`` draws its resets and noise from (seed, call) alone, whatever was called
     before: so an evaluation at some generation is the same in a resumed run.
     """
-    other = task is not None and task != config.task
     room = make_evaluate(
         task or config.task,
         policy,
@@ -70,7 +76,7 @@ def make_play(
         noise=config.noise,
         horizon=config.evaluate_horizon or config.horizon,
         seed=seed,
-        options={} if other else config.task_options,
+        options=_options(config, task, options),
     )
 
     def play(
@@ -81,6 +87,12 @@ def make_play(
         return room(jax.random.fold_in(jax.random.key(seed), call), alike(params), moments)
 
     return play if isinstance(room, HostEvaluate) else jax.jit(play)
+
+
+def _options(config: Config, task: str | None, options: TaskOptions | None) -> TaskOptions:
+    """Those given, over those of the config where its own task is played."""
+    own = config.task_options if task in (None, config.task) else {}
+    return own | (options or {})
 
 
 class Centre(NamedTuple):
@@ -137,9 +149,21 @@ class RunScore(NamedTuple):
 
 
 def evaluate_run(
-    folder: Path, *, episodes: int, task: str | None = None, seed: int = 0
+    folder: Path,
+    *,
+    episodes: int,
+    task: str | None = None,
+    options: TaskOptions | None = None,
+    seed: int = 0,
 ) -> RunScore:
     """Evaluates the newest checkpoint of a run, with and without threshold, on the same resets.
+
+    Args:
+        folder: of the run.
+        episodes: to play with each.
+        task: another task, of the same sizes.
+        options: of the task, over those of the run.
+        seed: of resets and noise features.
 
     Raises:
         ValueError: if the run or its checkpoint does not read, or the task has other sizes.
@@ -148,19 +172,21 @@ def evaluate_run(
         raise ValueError(f"episodes must be at least 1, got {episodes}")
     config = read_config(folder)
     spec = task_spec(config.task, config.task_options)
-    if task is not None:
-        other = task_spec(task)
+    if task is not None or options:
+        other = task_spec(task or config.task, _options(config, task, options))
         sizes = [(s.observation_size, len(s.action_low)) for s in (spec, other)]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"{task} has (observation, action) sizes {sizes[1]}, but {config.task}, "
-                f"where {folder} was trained, has {sizes[0]}"
+                f"{task or config.task} has (observation, action) sizes {sizes[1]}, but "
+                f"{config.task}, where {folder} was trained, has {sizes[0]}"
             )
     policy = build_policy(config, spec)
     _, template = build_algorithm(config, spec, policy)
     with closing(Checkpoints(folder / "checkpoints", create=False)) as checkpoints:
         state = checkpoints.restore(template)
-    play = make_play(config, policy, episodes=episodes, seed=seed + 2**16, task=task)
+    play = make_play(
+        config, policy, episodes=episodes, seed=seed + 2**16, task=task, options=options
+    )
 
     def played(params: Params) -> Score:
         evaluation = play(0, params, state.moments)

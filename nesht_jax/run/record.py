@@ -82,8 +82,8 @@ class Display:
         self._evaluation: Row | None = None
         self._population: Row | None = None
         self._failed = self._skipped = 0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=self.RATE_WINDOW)
-        self._recent.append((time.monotonic(), 0))
+        self._recent: deque[tuple[float, Row]] = deque(maxlen=self.RATE_WINDOW)
+        self._recent.append((time.monotonic(), {}))
         self._live = Live(Group(self._bar, Text("compiling …")), console=console)
         for row in rows:
             self._take(row)
@@ -100,7 +100,7 @@ class Display:
     def update(self, row: Row) -> None:
         """Shows one more row."""
         self._take(row)
-        self._recent.append((time.monotonic(), row.get("steps", 0)))
+        self._recent.append((time.monotonic(), row))
         self._bar.update(self._task, completed=row["generation"])
         if self._console.is_terminal:
             self._live.update(Group(self._bar, Text(self._line())))
@@ -122,8 +122,15 @@ class Display:
             parts.append(f"of the population {_number(self._population['fitness_mean'])}")
         elapsed = self._recent[-1][0] - self._recent[0][0]
         if elapsed > 0:
-            steps = sum(steps for _, steps in list(self._recent)[1:])
+            rows = [row for _, row in list(self._recent)[1:]]
+            steps, frames, simulated = (
+                sum(row.get(name, 0) for row in rows) for name in ("steps", "frames", "simulated")
+            )
             parts.append(f"{steps / elapsed:,.0f} useful steps/s")
+            if frames:
+                parts.append(f"{frames / elapsed:,.0f} frames/s")
+            if simulated:
+                parts.append(f"useful share {steps / simulated:.2f}")
         if self._failed:
             parts.append(f"{self._failed} failed rollouts")
         if self._skipped:

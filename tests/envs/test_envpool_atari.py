@@ -11,9 +11,10 @@ from scipy import stats
 
 from nesht_jax import make_evaluate, make_policy, task_names, task_spec
 from nesht_jax.contract import Members, alike
+from nesht_jax.envs import reference_observations
 from nesht_jax.envs.host import uniform_bytes
+from nesht_jax.network import CONVOLUTIONS
 from nesht_jax.normalize import none
-from nesht_jax.policy import CONVOLUTIONS
 
 envpool = pytest.importorskip("envpool", reason="envpool has wheels for Linux only")
 registry = importlib.import_module("envpool.registration").registry
@@ -215,9 +216,70 @@ def test_options_change_the_sizes(options, size, actions):
     assert spec.frames is None or np.prod(spec.frames) == size
 
 
+def test_a_border_of_noise_lies_around_the_frames():
+    options = {"noop_max": 5}
+    plain = shown("envpool/Pong-v5", options).reshape(3, 2, 4, 84, 84)
+    seen = shown("envpool/Pong-v5", {"border": 6, **options}).reshape(3, 2, 4, 96, 96)
+    np.testing.assert_array_equal(seen[..., 6:-6, 6:-6], plain)
+    around = np.ones((96, 96), bool)
+    around[6:-6, 6:-6] = False
+    assert stats.chisquare(np.bincount(seen[..., around].ravel(), minlength=256)).pvalue > 1e-3
+    assert task_spec("envpool/Pong-v5", {"border": 6}).frames == (4, 96, 96)
+
+
+def test_pixel_noise_is_gaussian_in_whole_numbers_and_cut():
+    """Independent at every pixel and step; bytes far from their bounds show its deviation."""
+    plain = shown("envpool/Pong-v5", {}, horizon=8).astype(int)
+    seen = shown("envpool/Pong-v5", {"pixel_noise": 10.0}, horizon=8).astype(int)
+    inside = (plain > 60) & (plain < 195)
+    noise = (seen - plain)[inside]
+    assert noise.size > 10_000
+    expected = np.sqrt(10.0**2 + 1 / 12)  # rounded
+    assert abs(noise.std() - expected) < 5 * expected / np.sqrt(2 * noise.size)
+    assert abs(noise.mean()) < 5 * expected / np.sqrt(noise.size)
+    flooded = shown("envpool/Pong-v5", {"pixel_noise": 1e5}, horizon=8)
+    assert abs((flooded == 0).mean() - 0.5) < 0.01 and abs((flooded == 255).mean() - 0.5) < 0.01
+    first, second = ((seen - plain)[step][inside[0] & inside[1]] for step in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(first.size)
+
+
+def test_reference_observations_are_the_first_steps_of_random_actions():
+    options = {"frame_skip": 2}
+    made = reference_observations("envpool/Pong-v5", number=40, noise=1, seed=3, options=options)
+    again = reference_observations("envpool/Pong-v5", number=40, noise=1, seed=3, options=options)
+    np.testing.assert_array_equal(made, again)
+    size = 4 * 84 * 84
+    assert made.shape == (40, 2 * size) and made.dtype == np.float32
+    assert made.min() >= 0 and 0.9 < made.max() <= 1
+    pool = envpool.make("Pong-v5", env_type="gymnasium", num_envs=1, seed=3, frame_skip=2)
+    np.testing.assert_allclose(made[0, :size], pool.reset()[0].ravel() / 255, rtol=1e-6)
+    assert len(np.unique(made[:, :size], axis=0)) > 30  # the game goes on
+
+
+def test_only_envpool_has_reference_observations():
+    with pytest.raises(ValueError, match="in envpool only, not of probe/linear"):
+        reference_observations("probe/linear", number=2, noise=0, seed=0)
+
+
+def test_virtual_batch_normalisation_plays_and_each_member_has_its_own():
+    spec, task = task_spec("envpool/Pong-v5"), "envpool/Pong-v5"
+    reference = reference_observations(task, number=8, noise=0, seed=0)
+    policy = policy_of(
+        task, {}, convolutions=CONVOLUTIONS["dqn2013"], frames=spec.frames, reference=reference
+    )
+    _, member = members(policy)
+    played = make_evaluate(task, policy, num_members=MEMBERS, horizon=12)(KEY, member, None)
+    assert (np.asarray(played.steps) == 12).all()
+    _, statistics = jax.vmap(policy.prepare(member).own)(np.arange(MEMBERS))
+    means = statistics["norm0"]["mean"]
+    assert means.shape == (MEMBERS, 16) and len(np.unique(means[:, 0])) == MEMBERS
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"border": 4, **RAM}, "border is for frames, but Pong-v5 shows its memory"),
+        ({"pixel_noise": -1.0}, "pixel_noise must not be negative, got -1"),
         ({"frameskip": 2}, "frame_skip"),
         ({"episodic_life": True}, "no option 'episodic_life'"),
         ({"observation": "sound"}, "pixels or ram, got observation: sound"),

@@ -37,6 +37,10 @@ def complaint(capsys, *argv):
         (["train", "--optimizer.name=adm"], "did you mean adam"),
         (["train", "--resume=nowhere"], "there is no run folder nowhere"),
         (["eval"], "run"),
+        (
+            ["eval", "nowhere", "--task_options={pixel_noise: x}", "--episodes=0"],
+            "at least 1, got 0",
+        ),
         (["eval", "nowhere"], "there is no run folder nowhere"),
         (["bench", "treshold"], "unknown benchmark 'treshold'; did you mean threshold"),
         (["envs", "brx"], "did you mean brax"),

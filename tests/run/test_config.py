@@ -11,6 +11,7 @@ import optax
 import pytest
 import yaml
 
+from nesht_jax.density import erdos_renyi_kernel
 from nesht_jax.nesht import realised_sparsity
 from nesht_jax.run.build import build_algorithm, build_policy, thresholded
 from nesht_jax.run.cli import _train_parser
@@ -24,6 +25,7 @@ from nesht_jax.run.config import (
     optimizers,
     read_config,
 )
+from nesht_jax.threshold import num_kept
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -163,6 +165,27 @@ def test_chosen_leaves_alone_are_thresholded():
     assert np.sum(sparse["layer1"]["kernel"] == 0) == 2
     with pytest.raises(ValueError, match="no weights 'layer2/kernel'; did you mean layer"):
         setup(threshold=ThresholdConfig(leaves=("layer2/kernel",)))
+
+
+def test_layers_keep_what_erdos_and_renyi_leave_them():
+    config, *_, state = setup(
+        threshold=ThresholdConfig(0.5, scope="erdos_renyi_kernel"),
+        policy=PolicyConfig(hidden=(30, 4), output="clip"),
+    )
+    sparse = thresholded(config, jax.tree.map(lambda p: p + 1, state.params))
+    kernels = {name: np.asarray(layer["kernel"]) for name, layer in sparse.items()}
+    shapes = {f"{name}/kernel": kernel.shape for name, kernel in kernels.items()}
+    weights = sum(kernel.size for kernel in kernels.values())
+    expected = erdos_renyi_kernel(shapes, num_kept(weights, 0.5))
+    kept = {f"{name}/kernel": np.count_nonzero(kernel) for name, kernel in kernels.items()}
+    assert kept == expected and kept["layer0/kernel"] < 0.5 * kernels["layer0"].size
+    assert all((layer["bias"] != 0).all() for layer in sparse.values())
+
+
+def test_a_quantile_rule_knows_no_erdos_and_renyi():
+    threshold = ThresholdConfig(scope="erdos_renyi_kernel", rule="signed_quantile")
+    with pytest.raises(ValueError, match="goes with rule top_k, got signed_quantile"):
+        setup(threshold=threshold)
 
 
 @pytest.mark.filterwarnings("ignore")  # of optax, about its own deprecated names

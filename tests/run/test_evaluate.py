@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nesht_jax.run.config import Config
+from nesht_jax.run.config import Config, PolicyConfig
 from nesht_jax.run.evaluate import evaluate_run, score
 from nesht_jax.run.train import train
 
@@ -37,6 +37,28 @@ def test_an_evaluation_is_a_function_of_its_seed(probe_run):
 def test_no_episode_is_refused(probe_run):
     with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
         evaluate_run(probe_run.folder, episodes=0)
+
+
+def test_options_of_the_task_go_over_those_of_the_run(tmp_path, quiet):
+    """Frames all of noise are not those that were trained on; the options of the run stay."""
+    pytest.importorskip("envpool", reason="envpool has wheels for Linux only")
+    config = Config(
+        task="envpool/Pong-v5",
+        task_options={"stack_num": 1, "img_height": 20, "img_width": 20},
+        horizon=30,
+        members=2,
+        generations=1,
+        evaluate_every=5,
+        policy=PolicyConfig(normalization="none", output="clip"),
+    )
+    out = train(replace(config, out=str(tmp_path / "run")), console=quiet).folder
+    plain, same, noisy = (
+        evaluate_run(out, episodes=2, options=options)
+        for options in ({}, {"pixel_noise": 0.0}, {"pixel_noise": 500.0})
+    )
+    assert plain == same and noisy.task == config.task
+    with pytest.raises(ValueError, match="sizes .1764, 6., but envpool/Pong-v5.*has .400, 6."):
+        evaluate_run(out, episodes=2, options={"border": 11})
 
 
 @pytest.mark.slow

@@ -74,8 +74,11 @@ def _rooms():
     )
     scores = {"policy": PolicyConfig(normalization="running", output="clip")}
     atari = {**common, "members": 4, "noise": 1, "horizon": 20}
+    seen = PolicyConfig(
+        "dqn2013", activation="relu", normalization="virtual_batch", output="sample"
+    )
     yield pytest.param(
-        {"task": "envpool/Pong-v5", "task_options": {"observation": "ram"}, **atari, **scores},
+        {"task": "envpool/Pong-v5", "task_options": {"pixel_noise": 3.0}, **atari, "policy": seen},
         id="atari",
         marks=pytest.mark.slow,
     )
