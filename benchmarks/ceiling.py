@@ -25,6 +25,7 @@ from bare import pool, random_actions, scan, zero_actions
 from share import usual_slots
 from table import write
 
+from nesht_jax.envs import task_spec
 from nesht_jax.envs.host import normals
 from nesht_jax.network import CONVOLUTIONS
 from nesht_jax.run.advance import make_advance
@@ -71,6 +72,7 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         loops[kind] = pool(task, actions, options.threads) if host else scan(task, actions)
     rates = alternate(loops, options)
     ratios = [t / b for t, b in zip(rates["training"], rates["zero"], strict=True)]
+    frame_skip = task_spec(task).frame_skip
     moving = [t / b for t, b in zip(rates["training"], rates["random"], strict=True)]
     return {
         "task": task,
@@ -83,6 +85,9 @@ def measure(task: str, noise: int, options: argparse.Namespace) -> dict:
         "generations_before": options.warm_up,
         "warm_up_seconds": round(warm_up, 1),
         "useful_steps_per_second": round(statistics.median(rates["training"])),
+        "frames_per_second": round(frame_skip * statistics.median(rates["training"]))
+        if frame_skip
+        else "",
         "bare_steps_per_second": round(statistics.median(rates["zero"])),
         "ratio": round(statistics.median(ratios), 3),
         "ratio_low": round(min(ratios), 3),

@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-import jsonargparse
 import numpy as np
+from runs import method, read, trained
 from table import write
 
-from nesht_jax.run.config import Config, add_config_arguments, from_arguments
+from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
-from nesht_jax.run.train import train
 
 LAST = 10
 """Evaluations at the end of training that are averaged."""
@@ -25,10 +24,7 @@ LAST = 10
 
 def main() -> None:
     options = _parse()
-    parser = jsonargparse.ArgumentParser()
-    add_config_arguments(parser)
-    base = from_arguments(parser, parser.parse_args([f"--config={f}" for f in options.configs]))
-    base = replace(base, generations=options.generations)
+    base = replace(read(options.configs), generations=options.generations)
     rows = []
     for seed in range(options.seeds):
         for sparsity in options.sparsities:
@@ -40,22 +36,16 @@ def main() -> None:
 
 def measure(base: Config, sparsity: float, seed: int, options: argparse.Namespace) -> dict:
     """Trains one run, or goes on with it, and evaluates its end."""
-    name = f"{options.out.stem}-beta{sparsity}-seed{seed}"
-    config = replace(
-        base,
-        seed=seed,
-        threshold=replace(base.threshold, sparsity=sparsity),
-        out=str(options.runs / name),
-    )
-    result = train(config, resume=config.folder.exists())
-    scores = evaluate_run(config.folder, episodes=options.episodes)
+    folder = options.runs / f"{options.out.stem}-beta{sparsity}-seed{seed}"
+    config, result = trained(base, sparsity=sparsity, seed=seed, folder=folder)
+    scores = evaluate_run(folder, episodes=options.episodes)
     evaluations = [row["evaluation"] for row in result.rows if row.get("evaluation")]
     true, *noise = evaluations[-1]["segment_norms"]
     # selectivity of the weights as trained, before the last threshold, compares with NES
     return {
         "task": config.task,
         "noise": config.noise,
-        "method": "NESHT" if sparsity else "NES",
+        "method": method(sparsity),
         "sparsity_asked": sparsity,
         "seed": seed,
         "generations": config.generations,

@@ -13,6 +13,7 @@ import jax
 from bare import scan, zero_actions
 from table import timed, write
 
+from nesht_jax.contract import Evaluation
 from nesht_jax.envs import make_environment, task_spec
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.envs.queue import default_slots
@@ -50,8 +51,14 @@ def measure(task: str, members: int, slots: int, options: argparse.Namespace) ->
     _, key = generation_keys(state)
     members_now = setup.algorithm.members(state)
     evaluate = jax.jit(setup.evaluate, compiler_options=compiler_options())
-    played = evaluate(key, members_now, state.moments)
-    queue = timed(lambda: evaluate(key, members_now, state.moments), repeats=options.repeats)
+    played = None
+
+    def play() -> Evaluation:
+        nonlocal played
+        played = evaluate(key, members_now, state.moments)
+        return played
+
+    queue = timed(play, repeats=options.repeats)
     steps, simulated = int(played.steps.sum()), int(played.simulated)
     return {
         "task": task,

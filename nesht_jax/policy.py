@@ -102,6 +102,9 @@ def make_policy(
         variables = {"params": params} if reference is None else params
         return bound(network.apply(variables, normalizer.apply(moments, observation)))
 
+    if convolutions and jax.default_backend() == "cpu":
+        # one member after the other: what a network makes of a frame stays in a core's cache
+        apply = jax.custom_batching.sequential_vmap(apply)
     prepare = _as_they_are if reference is None else _preparing(network, normalizer, reference)
     return Policy(init, apply, normalizer.running, output == "sample", prepare)
 

@@ -76,7 +76,7 @@ def default_slots(num_episodes: int, *, terminates: bool) -> int:
         turns = -(-num_episodes // most)
         return -(-num_episodes // turns)
     if jax.default_backend() == "cpu":
-        return min(num_episodes, max(8, min(most, num_episodes // 8)))
+        return min(num_episodes, max(8, min(most, num_episodes // 32)))
     return min(num_episodes, most)
 
 

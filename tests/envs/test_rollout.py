@@ -222,7 +222,7 @@ def test_by_default_a_cpu_plays_few_episodes_at_once(monkeypatch):
     def usual(*episodes, terminates=True):
         return [default_slots(n, terminates=terminates) for n in episodes]
 
-    assert usual(1, 8, 64, 256, 4096) == [1, 8, 8, 32, 64]
+    assert usual(1, 8, 256, 512, 4096) == [1, 8, 8, 16, 64]
     assert usual(1, 64, 65, 100, 256, terminates=False) == [1, 64, 33, 50, 64]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert usual(1, 256, 10**6) == [1, 256, 4096]
