@@ -151,7 +151,7 @@ class Config:
         mirrored: evaluate every perturbation with both signs.
         rank: r of low-rank perturbations A Bᵀ/√r, for matrices of more than r·(in + out) weights
             (EGGROLL); null: full rank. Rank 1 pays from dense layers 32 wide, rank 4 from
-            256; in convolutions rank 1 does not pay on a CPU.
+            256; in convolutions rank 1 costs as much as full rank on a CPU.
         common_random_numbers: both signs of a perturbation start from the same reset.
         action_noise: standard deviation of Gaussian noise on actions while training.
         sigma: scale of the perturbations.
