@@ -33,8 +33,7 @@ def main() -> None:
     options = _parse()
     ceiling(options.out / "ceiling.png")
     time_to_score(options.out / "time_to_score.png")
-    curves("atari_curves", options.out, x="frames", scale=1e6, label="million frames of training")
-    curves("robustness", options.out, x="pixel_noise", label="deviation of the noise on pixels")
+    atari(options.out / "atari_curves.png")
 
 
 def ceiling(path: Path) -> None:
@@ -86,9 +85,9 @@ def time_to_score(path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def curves(table: str, out: Path, *, x: str, label: str, scale: float = 1) -> None:
+def atari(path: Path) -> None:
     """Score of dense and sparse policies: a panel a game, a line a seed, standard errors."""
-    rows = rows_of(HERE / f"{table}.csv")
+    rows = rows_of(HERE / "atari_curves.csv")
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(3.5 * len(tasks), 3), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
@@ -97,18 +96,18 @@ def curves(table: str, out: Path, *, x: str, label: str, scale: float = 1) -> No
             for number, seed in enumerate(dict.fromkeys(r["seed"] for r in some)):
                 run = [r for r in some if r["seed"] == seed]
                 axes.errorbar(
-                    [float(r[x]) / scale for r in run],
+                    [float(r["frames"]) / 1e6 for r in run],
                     [float(r["mean"]) for r in run],
                     [float(r["standard_error"]) for r in run],
                     color=color,
                     lw=1,
                     label=None if number else method,
                 )
-        axes.set(title=task, xlabel=label)
+        axes.set(title=task, xlabel="million frames of training")
         axes.title.set_size(10)
         axes.legend()
     figure.axes[0].set(ylabel="score of whole games")
-    figure.savefig(out / f"{table}.png", dpi=120)
+    figure.savefig(path, dpi=120)
 
 
 def label(contender: str) -> str:
