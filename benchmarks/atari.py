@@ -27,6 +27,8 @@ from nesht_jax.run.human import human_normalized
 def main() -> None:
     options = _parse()
     base = read(options.configs)
+    for task in options.tasks:
+        normalized(task, 0.0)  # or says that it cannot, before anything is trained
     rows, curves = [], []
     for seed in options.seeds:
         for task in options.tasks:
@@ -54,8 +56,8 @@ def measure(
         "untrained_error": round(before.standard_error, 2),
         "trained": round(after.thresholded.mean, 1),
         "trained_error": round(after.thresholded.standard_error, 2),
-        "untrained_human_normalized": normalized(config.task, before),
-        "human_normalized": normalized(config.task, after.thresholded),
+        "untrained_human_normalized": normalized(config.task, before.mean),
+        "human_normalized": normalized(config.task, after.thresholded.mean),
         "sparsity_realised": round(after.thresholded_sparsity, 3),
         "episodes": options.episodes,
         "generations": config.generations,
@@ -135,8 +137,16 @@ def interval(games: list[list[float]]) -> tuple[float, float]:
     return found.confidence_interval.low, found.confidence_interval.high
 
 
-def normalized(task: str, found: Score) -> float:
-    return round(human_normalized(task, found.mean), 4)
+def normalized(task: str, score: float) -> float:
+    """Human-normalised score of a game.
+
+    Raises:
+        ValueError: if none is known.
+    """
+    found = human_normalized(task, score)
+    if found is None:
+        raise ValueError(f"no scores of a human tester are known of {task}")
+    return round(found, 4)
 
 
 def beside(path: Path, part: str) -> Path:
