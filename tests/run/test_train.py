@@ -74,11 +74,12 @@ def _rooms():
     )
     scores = {"policy": PolicyConfig(normalization="running", output="clip")}
     atari = {**common, "members": 4, "noise": 1, "horizon": 20}
+    shown = {"pixel_noise": 3.0, "stack_num": 1, "img_height": 40, "img_width": 40}
     seen = PolicyConfig(
         "dqn2013", activation="relu", normalization="virtual_batch", output="sample"
     )
     yield pytest.param(
-        {"task": "envpool/Pong-v5", "task_options": {"pixel_noise": 3.0}, **atari, "policy": seen},
+        {"task": "envpool/Pong-v5", "task_options": shown, **atari, "policy": seen},
         id="atari",
         marks=pytest.mark.slow,
     )
