@@ -5,19 +5,22 @@
 Trains every (game, sparsity, seed) through ``nesht_jax.train`` in a run folder of its own, resuming
 what is there. Both ends of a run are evaluated for whole games: the policy that it began with, and
 the thresholded centre that it left. Beside the table of runs there are one of their evaluations on
-the way, ``*_curves.csv``, and one of interquartile means, ``*_iqm.csv``.
+the way, ``*_curves.csv``, and one of interquartile means, ``*_iqm.csv``. ``one_action`` is how often
+the trained policy takes its commonest action, on frames of random play: 1 if it does not look.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 from runs import method, read, trained
 from scipy import stats
 from table import write
 
-from nesht_jax.envs import task_spec
+from nesht_jax.contract import Params, alike
+from nesht_jax.envs import reference_observations, task_spec
 from nesht_jax.run.build import build_algorithm, build_policy, thresholded
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import Score, evaluate_run, make_play, score
@@ -58,6 +61,7 @@ def measure(
         "trained_error": round(after.thresholded.standard_error, 2),
         "untrained_human_normalized": normalized(config.task, before.mean),
         "human_normalized": normalized(config.task, after.thresholded.mean),
+        "one_action": round(one_action(config, result.state.params), 3),
         "sparsity_realised": round(after.thresholded_sparsity, 3),
         "episodes": options.episodes,
         "generations": config.generations,
@@ -77,6 +81,17 @@ def untrained(config: Config, episodes: int) -> Score:
     play = make_play(config, policy, episodes=episodes, seed=2**16)
     played = play(0, thresholded(config, state.params), state.moments)
     return score(played.fitness, played.steps)
+
+
+def one_action(config: Config, params: Params) -> float:
+    """Share of the commonest action of the thresholded centre, on 300 frames of random play."""
+    frames = reference_observations(
+        config.task, number=300, noise=config.noise, seed=2**16, options=config.task_options
+    )
+    policy = build_policy(config, task_spec(config.task, config.task_options))
+    own = policy.prepare(alike(thresholded(config, params)))(0)
+    scores = jax.vmap(lambda seen: policy.apply(own, None, seen))(frames)
+    return float(np.bincount(np.asarray(scores).argmax(1)).max() / len(frames))
 
 
 def curve_of(rows: list[dict]) -> list[dict]:

@@ -118,6 +118,23 @@ def test_residual_sections_are_those_of_impala():
     np.testing.assert_allclose(acted, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dqn2013", "impala"])
+def test_members_in_a_batch_act_as_they_do_alone(name):
+    """On a CPU a batch is a loop; the centre is shared, as with low rank, or each has its own."""
+    policy = convolutional(name, (2, 40, 40))
+    stacked = jax.vmap(policy.init)(jax.random.split(KEY, 3))
+    seen = jax.random.uniform(KEY, (3, 2 * 40 * 40))
+
+    def member(i):
+        return jax.tree.map(lambda x: x[i], stacked)
+
+    own = jax.vmap(lambda params, x: policy.apply(params, None, x))(stacked, seen)
+    shared = jax.vmap(lambda x: policy.apply(member(0), None, x))(seen)
+    for i in range(3):
+        np.testing.assert_allclose(own[i], policy.apply(member(i), None, seen[i]), rtol=1e-4)
+        np.testing.assert_allclose(shared[i], policy.apply(member(0), None, seen[i]), rtol=1e-4)
+
+
 def test_filters_of_low_rank_are_their_product():
     policy = convolutional(frames=(2, 20, 20), convolutions=(Convolution(8, 8, 4),))
     params = policy.init(KEY)

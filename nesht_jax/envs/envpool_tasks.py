@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -96,13 +97,14 @@ def _atari(name: str, options: TaskOptions) -> Task:
     if not isinstance(ours["scaled"], bool):
         raise ValueError(f"scaled must be true or false, got {ours['scaled']!r}")
     config, pixels = made.config, ours["observation"] == "pixels"
-    for key in ("border", "pixel_noise"):
-        if ours[key] and not pixels:
-            raise ValueError(f"{key} is for frames, but {name} shows its memory")
-        if not ours[key] >= 0:
-            raise ValueError(f"{key} must not be negative, got {ours[key]}")
+    border, deviation = ours["border"], ours["pixel_noise"]
+    if type(border) is not int or border < 0:
+        raise ValueError(f"border must be a number of pixels, at least 0, got {border!r}")
+    if type(deviation) not in (int, float) or not 0 <= deviation < math.inf:
+        raise ValueError(f"pixel_noise must be a number, at least 0, got {deviation!r}")
+    if not pixels and (border or deviation):
+        raise ValueError(f"border and pixel_noise are for frames, but {name} shows its memory")
     channels, height, width = made.gymnasium_observation_space.shape
-    border = ours["border"]
     frames = (channels, height + 2 * border, width + 2 * border)
     unbounded = np.full(int(made.gymnasium_action_space.n), np.inf, np.float32)
     return Task(
@@ -118,7 +120,7 @@ def _atari(name: str, options: TaskOptions) -> Task:
         shortest=1 + config.noop_max // config.frame_skip,
         dtype=np.uint8,
         scale=1 / 255 if ours["scaled"] else 1.0,
-        observe=functools.partial(_frames, border=border, deviation=ours["pixel_noise"])
+        observe=functools.partial(_frames, border=border, deviation=deviation)
         if pixels
         else _memory,
         noise=uniform_bytes,

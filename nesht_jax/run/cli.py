@@ -213,16 +213,12 @@ def _eval(given: Namespace, argv: list[str]) -> int:
         soft_wrap=True,
     )
     table = Table()
-    headings = ["", "return", "std error", "95 % interval", "sparsity", "length"]
-    if human_normalized(scores.task, 0.0) is not None:
-        headings.append("human-normalised")
-    for heading in headings:
+    for heading in ("", "return", "std error", "95 % interval", "sparsity", "length"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, score, sparsity in (
         ("with threshold", scores.thresholded, scores.thresholded_sparsity),
         ("without threshold", scores.centre, scores.centre_sparsity),
     ):
-        normalized = human_normalized(scores.task, score.mean)
         table.add_row(
             name,
             f"{score.mean:.1f}",
@@ -230,9 +226,13 @@ def _eval(given: Namespace, argv: list[str]) -> int:
             f"{score.low:.1f} … {score.high:.1f}",
             f"{sparsity:.3f}",
             f"{score.steps:.0f}",
-            *([] if normalized is None else [f"{normalized:.3f}"]),
         )
     console.print(table)
+    both = [human_normalized(scores.task, s.mean) for s in (scores.thresholded, scores.centre)]
+    if None not in both:
+        console.print(
+            "human-normalised: {:.3f} with threshold, {:.3f} without".format(*both), soft_wrap=True
+        )
     return 0
 
 

@@ -278,8 +278,13 @@ def test_virtual_batch_normalisation_plays_and_each_member_has_its_own():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"border": 4, **RAM}, "border is for frames, but Pong-v5 shows its memory"),
-        ({"pixel_noise": -1.0}, "pixel_noise must not be negative, got -1"),
+        ({"border": 4, **RAM}, "border and pixel_noise are for frames, but Pong-v5 shows its"),
+        ({"border": 1.5}, "border must be a number of pixels, at least 0, got 1.5"),
+        ({"border": True}, "number of pixels, at least 0, got True"),
+        ({"border": -1}, "number of pixels, at least 0, got -1"),
+        ({"pixel_noise": -1.0}, "pixel_noise must be a number, at least 0, got -1.0"),
+        ({"pixel_noise": "x"}, "pixel_noise must be a number, at least 0, got 'x'"),
+        ({"pixel_noise": float("nan")}, "pixel_noise must be a number, at least 0, got nan"),
         ({"frameskip": 2}, "frame_skip"),
         ({"episodic_life": True}, "no option 'episodic_life'"),
         ({"observation": "sound"}, "pixels or ram, got observation: sound"),

@@ -6,7 +6,9 @@ import sys
 import jax
 import pytest
 
+from nesht_jax.run import cli
 from nesht_jax.run.cli import _keep_compilations, main
+from nesht_jax.run.evaluate import RunScore, Score
 
 
 def complaint(capsys, *argv):
@@ -37,10 +39,6 @@ def complaint(capsys, *argv):
         (["train", "--optimizer.name=adm"], "did you mean adam"),
         (["train", "--resume=nowhere"], "there is no run folder nowhere"),
         (["eval"], "run"),
-        (
-            ["eval", "nowhere", "--task_options={pixel_noise: x}", "--episodes=0"],
-            "at least 1, got 0",
-        ),
         (["eval", "nowhere"], "there is no run folder nowhere"),
         (["bench", "treshold"], "unknown benchmark 'treshold'; did you mean threshold"),
         (["envs", "brx"], "did you mean brax"),
@@ -80,6 +78,22 @@ def test_a_resumed_run_keeps_its_config(capsys, probe_run):
 def test_eval_refuses_a_task_of_other_sizes(capsys, probe_run):
     said = complaint(capsys, "eval", str(probe_run.folder), "--task=probe/countdown")
     assert "(5, 1)" in said and "(2, 1)" in said
+
+
+def test_eval_of_a_game_takes_options_and_tells_human_normalised_scores(capsys, monkeypatch):
+    asked = {}
+
+    def evaluated(folder, **rules):
+        asked.update(rules)
+        halfway, human = (Score(mean, 0.1, 0.0, 1.0, 5, 9.0) for mean in (-3.05, 14.6))
+        return RunScore("envpool/Pong-v5", 7, halfway, 0.9, human, 0.0)
+
+    monkeypatch.setattr(cli, "evaluate_run", evaluated)
+    assert main(["eval", "run", "--episodes=5", "--task_options={pixel_noise: 20}"]) == 0
+    assert asked["options"] == {"pixel_noise": 20} and asked["episodes"] == 5
+    said = capsys.readouterr().out
+    assert "human-normalised: 0.500 with threshold, 1.000 without" in said
+    assert "…" not in said.replace(" … ", "")  # nothing of the table is cut off
 
 
 def test_train_resume_eval(capsys, tmp_path):
