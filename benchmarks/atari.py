@@ -5,8 +5,10 @@
 Trains every (game, sparsity, seed) through ``nesht_jax.train`` in a run folder of its own, resuming
 what is there. Both ends of a run are evaluated for whole games: the policy that it began with, and
 the thresholded centre that it left. Beside the table of runs there are one of their evaluations on
-the way, ``*_curves.csv``, and one of interquartile means, ``*_iqm.csv``. ``one_action`` is how often
-the trained policy takes its commonest action, on frames of random play: 1 if it does not look.
+the way, ``*_curves.csv``, and one of interquartile means, ``*_iqm.csv``.
+
+``one_action`` is how often the trained policy takes its commonest action, on frames of random
+play: 1 if it does not look.
 """
 
 import argparse
