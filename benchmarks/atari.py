@@ -8,7 +8,8 @@ the thresholded centre that it left. Beside the table of runs there are one of t
 the way, ``*_curves.csv``, and one of interquartile means, ``*_iqm.csv``.
 
 ``one_action`` is how often the trained policy takes its commonest action, on frames of random
-play: 1 if it does not look.
+play: 1 if it does not look. ``best_constant`` is what a policy that never looks can score: the most
+that one action brings if it is always played.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from runs import method, read, trained
 from scipy import stats
@@ -23,6 +25,7 @@ from table import write
 
 from nesht_jax.contract import Params, alike
 from nesht_jax.envs import reference_observations, task_spec
+from nesht_jax.policy import Policy
 from nesht_jax.run.build import build_algorithm, build_policy, thresholded
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import Score, evaluate_run, make_play, score
@@ -34,12 +37,16 @@ def main() -> None:
     base = read(options.configs)
     for task in options.tasks:
         normalized(task, 0.0)  # or says that it cannot, before anything is trained
+    constants = {
+        task: round(best_constant(replace(base, task=task), options.episodes).mean, 1)
+        for task in options.tasks
+    }
     rows, curves = [], []
     for seed in options.seeds:
         for task in options.tasks:
             for sparsity in options.sparsities:
                 row, curve = measure(replace(base, task=task), sparsity, seed, options)
-                rows.append(row)
+                rows.append(row | {"best_constant": constants[task]})
                 curves.extend(curve)
                 print(row, flush=True)
                 write(options.out, rows)
@@ -83,6 +90,20 @@ def untrained(config: Config, episodes: int) -> Score:
     play = make_play(config, policy, episodes=episodes, seed=2**16)
     played = play(0, thresholded(config, state.params), state.moments)
     return score(played.fitness, played.steps)
+
+
+def best_constant(config: Config, episodes: int) -> Score:
+    """Of the policies that always play the same action, the score of the best."""
+    spec = task_spec(config.task, config.task_options)
+    scores = np.eye(len(spec.action_low), dtype=np.float32)
+    policy = Policy(
+        init=lambda key: scores[0],
+        apply=lambda scores, moments, observation: scores,
+        observes=False,
+    )
+    play = make_play(config, policy, episodes=episodes, seed=2**16)
+    played = (play(0, jnp.asarray(action), None) for action in scores)
+    return max(score(evaluation.fitness, evaluation.steps) for evaluation in played)
 
 
 def one_action(config: Config, params: Params) -> float:

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from statistics import median
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from table import rows_of
 
@@ -34,6 +35,7 @@ def main() -> None:
     ceiling(options.out / "ceiling.png")
     time_to_score(options.out / "time_to_score.png")
     atari(options.out / "atari_curves.png")
+    robustness(options.out / "robustness.png")
 
 
 def ceiling(path: Path) -> None:
@@ -86,28 +88,47 @@ def time_to_score(path: Path) -> None:
 
 
 def atari(path: Path) -> None:
-    """Score of dense and sparse policies: a panel a game, a line a seed, standard errors."""
-    rows = rows_of(HERE / "atari_curves.csv")
+    """Score of whole games on the way of training, and what never to look scores."""
+    figure, panels = panel_a_game(rows_of(HERE / "atari_curves.csv"), "frames", unit=1e6)
+    ends = rows_of(HERE / "atari.csv")
+    for task, axes in panels.items():
+        constant = next(float(r["best_constant"]) for r in ends if r["task"] == task)
+        axes.axhline(constant, color="C3", lw=1, ls="--", label="best single action")
+        axes.set(xlabel="million frames of training")
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def robustness(path: Path) -> None:
+    """Score of whole games seen through noise of which training knew nothing."""
+    figure, panels = panel_a_game(rows_of(HERE / "robustness.csv"), "pixel_noise")
+    for axes in panels.values():
+        axes.set(xlabel="deviation of the noise on pixels of 0 … 255")
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def panel_a_game(rows: list[dict], x: str, *, unit: float = 1) -> tuple[Figure, dict[str, Axes]]:
+    """Mean scores over a column: dense and sparse, a line a seed, with standard errors."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(3.5 * len(tasks), 3), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+    panels = dict(zip(tasks, figure.subplots(1, len(tasks), squeeze=False)[0], strict=True))
+    for task, axes in panels.items():
         for method, color in (("NES", THEIRS), ("NESHT", OURS)):
             some = [r for r in rows if (r["task"], r["method"]) == (task, method)]
             for number, seed in enumerate(dict.fromkeys(r["seed"] for r in some)):
                 run = [r for r in some if r["seed"] == seed]
                 axes.errorbar(
-                    [float(r["frames"]) / 1e6 for r in run],
+                    [float(r[x]) / unit for r in run],
                     [float(r["mean"]) for r in run],
                     [float(r["standard_error"]) for r in run],
                     color=color,
                     lw=1,
                     label=None if number else method,
                 )
-        axes.set(title=task, xlabel="million frames of training")
-        axes.title.set_size(10)
-        axes.legend()
+        axes.set_title(task, fontsize=10)
     figure.axes[0].set(ylabel="score of whole games")
-    figure.savefig(path, dpi=120)
+    return figure, panels
 
 
 def label(contender: str) -> str:
