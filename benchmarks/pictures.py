@@ -103,7 +103,7 @@ def robustness(path: Path) -> None:
     """Score of whole games seen through noise of which training knew nothing."""
     figure, panels = panel_a_game(rows_of(HERE / "robustness.csv"), "pixel_noise")
     for axes in panels.values():
-        axes.set(xlabel="deviation of the noise on pixels of 0 … 255")
+        axes.set(xlabel="deviation of pixel noise")
         axes.legend()
     figure.savefig(path, dpi=120)
 
