@@ -1,6 +1,6 @@
 """Atari games from pixels, dense and sparse: scores before and after training, and on its way.
 
-    python benchmarks/atari.py configs/preset/atari-two-cores.yaml --tasks envpool/Freeway-v5
+    python benchmarks/atari.py configs/preset/atari-two-cores.yaml --tasks envpool/KungFuMaster-v5
 
 Trains every (game, sparsity, seed) through ``nesht_jax.train`` in a run folder of its own, resuming
 what is there. Both ends of a run are evaluated for whole games: the policy that it began with, and

@@ -1,6 +1,6 @@
 """How policies trained on clean frames score on noisy ones: whole-number Gaussian noise on pixels.
 
-    python benchmarks/robustness.py runs/Freeway-v5-beta0.0-seed0 runs/Freeway-v5-beta0.9-seed0
+    python benchmarks/robustness.py runs/Qbert-v5-beta0.0-seed0 runs/Qbert-v5-beta0.9-seed0
 
 Evaluates the thresholded centre of each run folder at each deviation, in units of pixels from 0 to
 255, as Graesser et al. 2022 (arXiv 2206.10369) do for dense and sparse networks. Every deviation
