@@ -37,10 +37,11 @@ def main() -> None:
     base = read(options.configs)
     for task in options.tasks:
         normalized(task, 0.0)  # or says that it cannot, before anything is trained
-    constants = {
-        task: round(best_constant(replace(base, task=task), options.episodes).mean, 1)
-        for task in options.tasks
-    }
+    constants = {}
+    for task in options.tasks:
+        best = best_constant(replace(base, task=task), options.episodes)
+        constants[task] = round(best.mean, 1)
+        print(f"{task}: the best single action scores {constants[task]}", flush=True)
     rows, curves = [], []
     for seed in options.seeds:
         for task in options.tasks:
