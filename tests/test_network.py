@@ -96,6 +96,7 @@ def test_a_convolutional_policy_is_that_of_lax():
     np.testing.assert_allclose(policy.apply(params, None, frames.ravel()), expected, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_residual_sections_are_those_of_impala():
     frames = (4, 21, 20)
     policy = convolutional(frames=frames, hidden=(16,), convolutions=(Residual(8), Residual(6)))
@@ -118,7 +119,7 @@ def test_residual_sections_are_those_of_impala():
     np.testing.assert_allclose(acted, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dqn2013", "impala"])
+@pytest.mark.parametrize("name", ["dqn2013", pytest.param("impala", marks=pytest.mark.slow)])
 def test_members_in_a_batch_act_as_they_do_alone(name):
     """On a CPU a batch is a loop; the centre is shared, as with low rank, or each has its own."""
     policy = convolutional(name, (2, 40, 40))

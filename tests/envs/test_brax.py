@@ -31,7 +31,7 @@ SIZES = {  # observation features, actions: Gymnasium v4's, but for its unused c
 }
 
 CASES = [
-    ("inverted_pendulum", {}, 60),
+    pytest.param("inverted_pendulum", {}, 60, marks=pytest.mark.slow),
     pytest.param("inverted_pendulum", {"backend": "generalized"}, 60, marks=pytest.mark.slow),
     pytest.param("hopper", {}, 60, marks=pytest.mark.slow),
     pytest.param("ant", {"backend": "mjx"}, 60, marks=pytest.mark.slow),

@@ -39,6 +39,7 @@ def test_no_episode_is_refused(probe_run):
         evaluate_run(probe_run.folder, episodes=0)
 
 
+@pytest.mark.slow
 def test_options_of_the_task_go_over_those_of_the_run(tmp_path, quiet):
     """A game of ten times the frames a step is lost sooner; the frames' size is still the run's."""
     pytest.importorskip("envpool", reason="envpool has wheels for Linux only")

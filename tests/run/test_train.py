@@ -252,9 +252,8 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.mark.parametrize(
-    "task", ["probe/countdown", pytest.param("envpool/Hopper-v5", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["probe/countdown", "envpool/Hopper-v5"])
 def test_a_longer_run_compiles_nothing_more(task, tmp_path, quiet, compilations):
     """Evaluations, checkpoints and calls of several generations included."""
     config = replace(
