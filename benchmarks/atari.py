@@ -8,8 +8,8 @@ the thresholded centre that it left. Beside the table of runs there are one of t
 the way, ``*_curves.csv``, and one of interquartile means, ``*_iqm.csv``.
 
 ``one_action`` is how often the trained policy takes its commonest action, on frames of random
-play: 1 if it does not look. ``best_constant`` is what a policy that never looks can score: the most
-that one action brings if it is always played.
+play, which show little of where it gets to. ``best_constant`` is what a policy that never looks can
+score: the most that one action brings if it is always played.
 """
 
 import argparse

@@ -13,6 +13,7 @@ import yaml
 
 from nesht_jax.density import erdos_renyi_kernel
 from nesht_jax.nesht import realised_sparsity
+from nesht_jax.network import CONVOLUTIONS
 from nesht_jax.run.build import build_algorithm, build_policy, thresholded
 from nesht_jax.run.cli import _train_parser
 from nesht_jax.run.config import (
@@ -63,6 +64,17 @@ def test_every_task_takes_every_preset(task, preset):
     config = read(task, preset, noise=10)
     assert config.noise == 10
     assert config.task == yaml.safe_load(task.read_text())["task"]
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if "leaves" in f.read_text()], ids=lambda f: f.stem
+)
+def test_of_a_network_for_games_the_last_layer_is_thresholded(file):
+    config = read(file)
+    network = config.policy
+    last = len(CONVOLUTIONS[network.convolutions]) + len(network.hidden)
+    assert network.convolutions == "dqn2013"
+    assert config.threshold.leaves == (f"layer{last}/kernel",)
 
 
 def test_the_code_preset_is_the_published_code():
