@@ -2,53 +2,53 @@
 
     python benchmarks/convolutions.py
 
-``blocks`` is what ``nesht_jax.network`` does: one product of all blocks of stride × stride pixels,
-and a sum of its shifted parts. ``patches`` copies every filter's square first (im2col). ``grouped``
-is XLA's convolution, in which ``vmap`` makes a group of every member. Members step ``together``,
-under ``vmap``, or ``one by one``. With ``rank`` their filters are a shared matrix and factors of
-their own; ``shared`` is one network for all, which no perturbation can be cheaper than.
+``blocks`` is what ``nesht_jax.policy.convolution`` does: one product of all blocks of stride ×
+stride pixels, and a sum of its shifted parts. ``patches`` copies every filter's square first
+(im2col). ``grouped`` is XLA's convolution, in which ``vmap`` makes a group of every member. Members
+step ``together``, under ``vmap``, or ``one by one``. With ``rank 1`` their filters are a shared
+matrix and factors of their own; ``shared`` is one network for all, which no perturbation can be
+cheaper than.
 """
 
 import argparse
 import itertools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from table import timed, write
+from measuring import Row, Table, command, timed
 
-from nesht_jax import network
-from nesht_jax.contract import LowRank
+from nesht_jax.policy.convolution import CONVOLUTIONS, Convolutions, convolve, convolved
+from nesht_jax.policy.network import Network
+from nesht_jax.types import LowRank, Params
+
+CHANNELS, EDGE, ACTIONS = 4, 84, 6
+"""Sizes of the network: stacked frames, their pixels in height and in width, and its outputs."""
 
 
 def main() -> None:
-    options = _parse()
-    rows = []
-    weights = {"full": own, "rank 1": low_rank, "shared": shared}
+    """Writes the table."""
+    options = _options()
+    table = Table(options.out)
+    weights = {"full": full, "rank 1": low_rank, "shared": shared}
     for form, (kind, make), batching in itertools.product(FORMS, weights.items(), BATCHINGS):
         if kind == "rank 1" and form != "blocks":
             continue
         row = measure(form, make, batching, options)
-        rows.append({"convolutions": options.convolutions, "form": form, "weights": kind} | row)
-        print(rows[-1], flush=True)
-        write(options.out, rows)
+        table.add({"convolutions": options.convolutions, "form": form, "weights": kind} | row)
 
 
-def measure(form: str, make: Callable, batching: str, options: argparse.Namespace) -> dict:
+def measure(form: str, make: Callable, batching: str, options: argparse.Namespace) -> Row:
     """Milliseconds of a step of all members, and processor time of it."""
-    channels, height, width = frames = (4, 84, 84)
-    convolutions = network.CONVOLUTIONS[options.convolutions]
-    net = network.Network((6,), jax.nn.relu, convolutions, frames)
-    x = jax.random.uniform(jax.random.key(0), (options.members, channels * height * width))
-    params, axes = make(net, x[0], options.members)
-    apply = BATCHINGS[batching](lambda params, x: net.apply({"params": params}, x))
-    with patch("nesht_jax.network.convolution", FORMS[form]):
-        step = jax.jit(jax.vmap(apply, (axes, 0))).lower(params, x).compile()
+    convolutions = CONVOLUTIONS[options.convolutions]
+    network = Network((ACTIONS,), jax.nn.relu, convolutions, (CHANNELS, EDGE, EDGE))
+    x = jax.random.uniform(jax.random.key(0), (options.num_members, CHANNELS * EDGE**2))
+    params, axes = make(network, x[0], options.num_members)
+    apply = BATCHINGS[batching](forward(convolutions, FORMS[form]))
+    step = jax.jit(jax.vmap(apply, (axes, 0))).lower(params, x).compile()
     found = timed(lambda: step(params, x), repeats=options.repeats)
     started = time.process_time()
     for _ in range(options.repeats):
@@ -56,7 +56,7 @@ def measure(form: str, make: Callable, batching: str, options: argparse.Namespac
     processor = (time.process_time() - started) / options.repeats
     return {
         "batching": batching,
-        "members": options.members,
+        "num_members": options.num_members,
         "milliseconds": round(1e3 * found.median, 2),
         "low": round(1e3 * found.low, 2),
         "high": round(1e3 * found.high, 2),
@@ -64,30 +64,52 @@ def measure(form: str, make: Callable, batching: str, options: argparse.Namespac
     }
 
 
-def shared(net: network.Network, x: jax.Array, members: int) -> tuple[Any, Any]:
+def forward(convolutions: Convolutions, form: Callable) -> Callable[[Params, jax.Array], jax.Array]:
+    """What ``Network`` computes, its filters in the form that is given."""
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        layers = (params[f"layer{number}"] for number in itertools.count())
+
+        def filters(image: jax.Array, features: int, size: int, stride: int) -> jax.Array:
+            layer = next(layers)
+            return form(image, layer["kernel"], size=size, stride=stride) + layer["bias"]
+
+        image = jnp.moveaxis(x.reshape(CHANNELS, EDGE, EDGE), 0, -1)
+        y = convolved(image, convolutions, filters=filters, activation=jax.nn.relu)
+        last = next(layers)
+        return y @ last["kernel"] + last["bias"]
+
+    return apply
+
+
+def shared(network: Network, x: jax.Array, num_members: int) -> tuple[Params, Any]:
     """Params of all members, and the axes along which they differ."""
-    return net.init(jax.random.key(1), x)["params"], None
+    return network.init(jax.random.key(1), x)["params"], None
 
 
-def own(net: network.Network, x: jax.Array, members: int) -> tuple[Any, Any]:
-    keys = jax.random.split(jax.random.key(1), members)
-    return jax.vmap(lambda key: net.init(key, x)["params"])(keys), 0
+def full(network: Network, x: jax.Array, num_members: int) -> tuple[Params, Any]:
+    """Params of all members, each with its own, and their axes."""
+    keys = jax.random.split(jax.random.key(1), num_members)
+    return jax.vmap(lambda key: network.init(key, x)["params"])(keys), 0
 
 
-def low_rank(net: network.Network, x: jax.Array, members: int) -> tuple[Any, Any]:
-    centre, _ = shared(net, x, members)
+def low_rank(network: Network, x: jax.Array, num_members: int) -> tuple[Params, Any]:
+    """Params of all members, with factors of their own, and their axes."""
+    center, _ = shared(network, x, num_members)
 
     def factors(leaf: jax.Array) -> Any:
         if leaf.ndim < 2:
-            return jnp.broadcast_to(leaf, (members, *leaf.shape))
-        a, b = (jax.random.normal(jax.random.key(n), (members, size, 1)) for n, size in
-                enumerate(leaf.shape))  # fmt: skip
+            return jnp.broadcast_to(leaf, (num_members, *leaf.shape))
+        a, b = (
+            jax.random.normal(jax.random.key(n), (num_members, size, 1))
+            for n, size in enumerate(leaf.shape)
+        )
         return LowRank(leaf, a, b)
 
     def axes(leaf: jax.Array) -> Any:
         return LowRank(None, 0, 0) if leaf.ndim > 1 else 0
 
-    return jax.tree.map(factors, centre), jax.tree.map(axes, centre)
+    return jax.tree.map(factors, center), jax.tree.map(axes, center)
 
 
 def patches(x: jax.Array, kernel: jax.Array, *, size: int, stride: int) -> jax.Array:
@@ -106,17 +128,16 @@ def grouped(x: jax.Array, kernel: jax.Array, *, size: int, stride: int) -> jax.A
     )[0]
 
 
-FORMS = {"blocks": network.convolution, "patches": patches, "grouped": grouped}
+FORMS = {"blocks": convolve, "patches": patches, "grouped": grouped}
 BATCHINGS = {"together": lambda f: f, "one by one": jax.custom_batching.sequential_vmap}
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    choices = [name for name, parts in network.CONVOLUTIONS.items() if parts]
-    parser.add_argument("--convolutions", default="dqn2013", choices=choices)
-    parser.add_argument("--members", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/convolutions.csv"))
+def _options() -> argparse.Namespace:
+    parser = command(__doc__, "convolutions.csv")
+    add, choices = parser.add_argument, [name for name, parts in CONVOLUTIONS.items() if parts]
+    add("--convolutions", default="dqn2013", choices=choices, help="network [dqn2013]")
+    add("--num_members", type=int, default=32, help="members that step [32]")
+    add("--repeats", type=int, default=15, help="timed calls [15]")
     return parser.parse_args()
 
 

@@ -8,75 +8,70 @@ tiny policy, which has as many members, the simulators, the libraries and the co
 
 import argparse
 import json
-import resource
 import time
-from pathlib import Path
 
 import jax
-from process import fresh
-from table import write
+from loops import Training
+from measuring import Row, Table, command, fresh, peak_memory
 
-from nesht_jax.nesht import make_generation
-from nesht_jax.run.build import build
-from nesht_jax.run.config import Config, OptimizerConfig, PolicyConfig, ThresholdConfig
+from nesht_jax.run.config import (
+    AlgorithmConfig,
+    Config,
+    OptimizerConfig,
+    PolicyConfig,
+    SparsityConfig,
+)
 
 
 def main() -> None:
-    options = _parse()
+    """Writes the table, or prints the row of one case."""
+    options = _options()
     if options.case:
         print(json.dumps(measure(**options.case)))
         return
-    rows = []
+    table = Table(options.out)
+    sizes = {"num_members": options.num_members, "horizon": options.horizon}
     for task in options.tasks:
         for rank in (None, 1):
-            case = {"task": task, "rank": rank} | {
-                name: getattr(options, name) for name in ("members", "horizon")
-            }
+            case = {"task": task, "rank": rank} | sizes
             tiny, large = (fresh(__file__, case | {"width": w}) for w in (2, options.width))
             if tiny and large:
-                large["above_mib"] = large["peak_mib"] - tiny["peak_mib"]
-                rows.append(large)
-                write(options.out, rows)
+                table.add(large | {"above_mib": large["peak_mib"] - tiny["peak_mib"]})
 
 
-def measure(*, task: str, members: int, width: int, rank: int | None, horizon: int) -> dict:
-    """One generation, in this process."""
+def measure(*, task: str, num_members: int, width: int, rank: int | None, horizon: int) -> Row:
+    """Does one generation, in this process."""
     config = Config(
         task=task,
-        members=members,
-        rank=rank,
         horizon=horizon,
-        optimizer=OptimizerConfig(name="sgd"),
-        threshold=ThresholdConfig(sparsity=0.9, every=1),
+        algorithm=AlgorithmConfig(num_members=num_members, rank=rank),
+        sparsity=SparsityConfig(every=1),
         policy=PolicyConfig(hidden=(width, width)),
+        optimizer=OptimizerConfig(name="sgd"),
     )
-    setup = build(config)
-    algorithm = setup.algorithm._replace(tell=jax.jit(setup.algorithm.tell))
-    host = hasattr(setup.evaluate, "seek")
-    evaluate = setup.evaluate if host else jax.jit(setup.evaluate)
+    training = Training(config)
     started = time.perf_counter()
-    state, (_, steps, _) = make_generation(algorithm, evaluate)(setup.state)
-    jax.block_until_ready(state.params)
+    row = training.generation()
+    jax.block_until_ready(training.state.params)
     return {
         "task": task,
         "rank": rank or "full",
-        "members": members,
-        "d": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "steps": int(steps),
+        "num_members": num_members,
+        "d": sum(leaf.size for leaf in jax.tree.leaves(training.state.params)),
+        "steps": row.steps,
         "seconds": round(time.perf_counter() - started, 1),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mib": round(peak_memory()),
     }
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    tasks = ["envpool/Hopper-v5", "brax/hopper"]
-    parser.add_argument("--tasks", nargs="+", default=tasks)
-    parser.add_argument("--members", type=int, default=4096)
-    parser.add_argument("--width", type=int, default=1300, help="of two hidden layers")
-    parser.add_argument("--horizon", type=int, default=5)
-    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/memory.csv"))
+def _options() -> argparse.Namespace:
+    parser = command(__doc__, "memory.csv")
+    add, tasks = parser.add_argument, ["envpool/Hopper-v5", "brax/hopper"]
+    add("--tasks", nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
+    add("--num_members", type=int, default=4096, help="members of the generation [4096]")
+    add("--width", type=int, default=1300, help="width of the two hidden layers [1300]")
+    add("--horizon", type=int, default=5, help="steps after which episodes are cut [5]")
+    add("--case", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

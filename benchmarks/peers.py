@@ -1,11 +1,10 @@
 """Other libraries' evolution strategies, each driven by its own public means.
 
-Each is given a ``Problem`` and tells a ``judge`` its centre after every generation; the judge stops
+Each is given a ``Problem`` and tells a ``judge`` its center after every generation; the judge stops
 the clock while it evaluates, and raises to end the run. All search the same linear policy from the
-same first centre: a tanh of one dense layer on the observation, standardised across its features.
+same first center: a tanh of one dense layer on the observation, standardized across its features.
 """
 
-import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,48 +14,50 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nesht_jax.contract import Params
-from nesht_jax.envs import task_spec
-from nesht_jax.envs.task import episode_length
-from nesht_jax.policy import Policy
-from nesht_jax.run.build import build_algorithm, build_policy
+from nesht_jax.envs.host import cores
+from nesht_jax.run.build import build
 from nesht_jax.run.config import Config
+from nesht_jax.types import Params, Policy, Task
 
 Judge = Callable[..., None]
-"""``judge(params, generations=, steps=)``."""
+"""``judge(params, generations=..., steps=...)``."""
 
 
 class Problem(NamedTuple):
     """What every contender is given.
 
     Attributes:
-        config: the task, the settings and the seed, in our words.
+        config: task, settings and seed, in our words.
+        task: the task, made.
         policy: the network.
-        params: the first centre.
-        horizon: steps after which an episode is cut.
+        params: the first center.
     """
 
     config: Config
+    task: Task
     policy: Policy
     params: Params
-    horizon: int
 
     @property
     def name(self) -> str:
-        """Of the task, without its room."""
+        """Name of the task, without its suite."""
         return self.config.task.partition("/")[2]
+
+    @property
+    def horizon(self) -> int:
+        """Steps after which an episode is cut."""
+        assert self.task.horizon is not None, "every task of the table has a time limit"
+        return self.task.horizon
 
 
 def make_problem(config: Config) -> Problem:
-    """The problem that a config states."""
-    spec = task_spec(config.task, config.task_options)
-    policy = build_policy(config, spec)
-    _, state = build_algorithm(config, spec, policy)
-    return Problem(config, policy, state.params, episode_length(spec, config.horizon))
+    """Makes the problem that a config states."""
+    experiment = build(config)
+    return Problem(config, experiment.task, experiment.policy, experiment.state.params)
 
 
 def brax_es(problem: Problem, judge: Judge) -> None:
-    """``brax.training.agents.es``. Its evaluator is handed every centre, and is ours."""
+    """Runs ``brax.training.agents.es``. Its evaluator is handed every center, and is ours."""
     from brax import envs
     from brax.training import acting
     from brax.training.agents.es import train as es
@@ -67,10 +68,10 @@ def brax_es(problem: Problem, judge: Judge) -> None:
         num_timesteps=2**30,
         num_evals=2**30,  # after every generation
         episode_length=problem.horizon,
-        population_size=problem.config.members // 2,
+        population_size=problem.config.algorithm.num_members // 2,
         learning_rate=problem.config.optimizer.learning_rate,
         fitness_shaping=es.FitnessShaping.CENTERED_RANK,
-        perturbation_std=problem.config.sigma,
+        perturbation_std=problem.config.algorithm.sigma,
         seed=problem.config.seed,
         network_factory=lambda *sizes, **options: _brax_network(problem),
     )
@@ -87,7 +88,8 @@ class _BraxEvaluator:
         if training_metrics:
             self._generations += 1
             # of useful steps it does not tell: these are the simulated ones
-            steps = self._generations * self._problem.config.members * self._problem.horizon
+            num_members = self._problem.config.algorithm.num_members
+            steps = self._generations * num_members * self._problem.horizon
             self._judge(params[1], generations=self._generations, steps=steps)
         return training_metrics
 
@@ -106,16 +108,16 @@ def _brax_network(problem: Problem) -> Any:
 
 
 def evosax(problem: Problem, judge: Judge) -> None:
-    """Open_ES on its BraxProblem: a generation is one compiled program, without metrics."""
+    """Runs Open_ES on its BraxProblem: a generation is one compiled program, without metrics."""
     from evosax.algorithms import Open_ES  # pyright: ignore
 
-    config, task = problem.config, _evosax_task(problem)
+    ours, task = problem.config.algorithm, _evosax_task(problem)
     algorithm = Open_ES(
-        population_size=config.members,
+        population_size=ours.num_members,
         solution=problem.params,
-        use_antithetic_sampling=config.mirrored,
-        optimizer=optax.adam(config.optimizer.learning_rate),
-        std_schedule=optax.constant_schedule(config.sigma),
+        use_antithetic_sampling=ours.mirrored,
+        optimizer=optax.adam(problem.config.optimizer.learning_rate),
+        std_schedule=optax.constant_schedule(ours.sigma),
         metrics_fn=lambda *arguments: {},
     )
     settings = algorithm.default_params
@@ -125,15 +127,15 @@ def evosax(problem: Problem, judge: Judge) -> None:
         ask_key, play_key, tell_key = jax.random.split(key, 3)
         population, state = algorithm.ask(ask_key, state, settings)
         returns, task_state, _ = task.eval(play_key, population, task_state)
-        state, _ = algorithm.tell(tell_key, population, -returns, state, settings)  # it minimises
+        state, _ = algorithm.tell(tell_key, population, -returns, state, settings)  # it minimizes
         return state, task_state, algorithm.get_mean(state)
 
-    key = jax.random.key(config.seed)
+    key = jax.random.key(problem.config.seed)
     state, task_state = algorithm.init(key, problem.params, settings), task.init(key)
     for number in range(1, 2**30):
         key, generation_key = jax.random.split(key)
-        state, task_state, centre = generation(generation_key, state, task_state)
-        judge(centre, generations=number, steps=number * config.members * problem.horizon)
+        state, task_state, center = generation(generation_key, state, task_state)
+        judge(center, generations=number, steps=number * ours.num_members * problem.horizon)
 
 
 def _evosax_task(problem: Problem) -> Any:
@@ -149,23 +151,23 @@ def _evosax_task(problem: Problem) -> Any:
 
 
 def evotorch(problem: Problem, judge: Judge) -> None:
-    """PGPE with a standard deviation that stays: OpenAI-ES. A Ray actor a core."""
+    """Runs PGPE with a standard deviation that stays: OpenAI-ES. A Ray actor a core."""
     import torch  # pyright: ignore
     from evotorch.algorithms import PGPE  # pyright: ignore
 
-    config = problem.config
+    config, ours = problem.config, problem.config.algorithm
     torch.manual_seed(config.seed)
     search = PGPE(
         _evotorch_task(problem),
-        popsize=config.members,
+        popsize=ours.num_members,
         center_learning_rate=config.optimizer.learning_rate,
         stdev_learning_rate=0.0,
-        stdev_init=config.sigma,
+        stdev_init=ours.sigma,
         stdev_max_change=None,
         optimizer="adam",
         ranking_method="centered",
         center_init=torch.tensor(_torch_order(problem.params)),
-        symmetric=config.mirrored,
+        symmetric=ours.mirrored,
     )
     observations, actions = problem.params["layer0"]["kernel"].shape
     size = observations * actions
@@ -173,9 +175,9 @@ def evotorch(problem: Problem, judge: Judge) -> None:
         search.step()
         weights = jnp.asarray(search.status["center"].numpy())
         kernel = weights[:size].reshape(actions, observations).T
-        centre = {"layer0": {"kernel": kernel, "bias": weights[size:]}}
+        center = {"layer0": {"kernel": kernel, "bias": weights[size:]}}
         steps = int(search.status["total_interaction_count"])
-        judge(centre, generations=number, steps=steps)
+        judge(center, generations=number, steps=steps)
 
 
 def _evotorch_task(problem: Problem) -> Any:
@@ -196,12 +198,11 @@ def _evotorch_task(problem: Problem) -> Any:
             x = x - x.mean()
             return torch.tanh(self.layer(x / (x.square().mean().sqrt() + 1e-5)))
 
-    cores = len(os.sched_getaffinity(0))
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False)
     return GymNE(
         lambda: gymnasium.make(name, disable_env_checker=True, max_episode_steps=horizon),
         Linear,
-        num_actors=cores,
+        num_actors=cores(),
         actor_config={"num_cpus": 1},
     )
 

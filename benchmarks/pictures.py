@@ -1,4 +1,4 @@
-"""The pictures of the README, drawn from the committed tables.
+"""Draws the pictures of README and docs from the committed CSV files.
 
 python benchmarks/pictures.py
 """
@@ -9,7 +9,7 @@ from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from table import rows_of
+from tables import Row, rows_of
 
 HERE = Path(__file__).parent
 OURS, THEIRS = "C0", "C7"
@@ -25,13 +25,14 @@ STEPS = {
     "mirrored": ", mirrored",
     "common": ", + common random numbers",
     "members": ", + 64 members",
-    "running": ", + running normalisation",
+    "running": ", + running normalization",
     "fewer": ", + 16 members, σ 0.2",
 }
 
 
 def main() -> None:
-    options = _parse()
+    """Draws all of them."""
+    options = _options()
     ceiling(options.out / "ceiling.png")
     time_to_score(options.out / "time_to_score.png")
     atari(options.out / "atari_curves.png")
@@ -51,7 +52,7 @@ def ceiling(path: Path) -> None:
         ratio, low, high = (float(row[f"ratio{end}"]) for end in ("", "_low", "_high"))
         axes.barh(place, ratio, color=OURS)
         axes.plot([low, high], [place, place], color="black", lw=1)
-    labels = [f"{r['task']} ×{r['noise']}, {r['hidden']}" for r in rows]
+    labels = [f"{r['task']} ×{r['distractors']}, {r['hidden']}" for r in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     axes.axvline(1, color="C3", lw=1, ls="--")
@@ -78,7 +79,7 @@ def time_to_score(path: Path) -> None:
             color = OURS if contender.startswith("nesht") else THEIRS
             axes.barh(place, median(seconds), color=color, alpha=0.5)
             for row, value in zip(some, seconds, strict=True):
-                face = color if row["reached"] == "True" else "white"
+                face = color if row["reached"] else "white"
                 axes.plot(value, place, "o", ms=5, color=color, markerfacecolor=face)
         axes.set_yticks(range(len(contenders[task])), [label(c) for c in contenders[task]])
         axes.invert_yaxis()
@@ -103,12 +104,12 @@ def robustness(path: Path) -> None:
     """Score of whole games seen through noise of which training knew nothing."""
     figure, panels = panel_a_game(rows_of(HERE / "robustness.csv"), "pixel_noise")
     for axes in panels.values():
-        axes.set(xlabel="deviation of pixel noise")
+        axes.set(xlabel="standard deviation of pixel noise")
         axes.legend()
     figure.savefig(path, dpi=120)
 
 
-def panel_a_game(rows: list[dict], x: str, *, unit: float = 1) -> tuple[Figure, dict[str, Axes]]:
+def panel_a_game(rows: list[Row], x: str, *, unit: float = 1) -> tuple[Figure, dict[str, Axes]]:
     """Mean scores over a column: dense and sparse, a line a seed, with standard errors."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(3.5 * len(tasks), 3), layout="constrained")
@@ -137,9 +138,11 @@ def label(contender: str) -> str:
     return NAMES[name] + STEPS[step]
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE)
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the pictures")
     return parser.parse_args()
 
 

@@ -1,12 +1,11 @@
 """The published loop in plain NumPy and Gymnasium, one process a core, written to be fast.
 
-Every process holds the centre and its optimizer and makes all noise from the seed, so that only
+Every process holds the center and its optimizer and makes all noise from the seed, so that only
 member numbers and returns cross between processes. Members are taken one by one from a shared
 counter: whoever is done early takes more.
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,10 +13,10 @@ import numpy as np
 
 
 class Settings(NamedTuple):
-    """Of a search; see ``nesht_jax.run.config.Config``."""
+    """Settings of a search; see ``nesht_jax.run.config``."""
 
     task: str
-    members: int
+    num_members: int
     sigma: float
     learning_rate: float
     mirrored: bool
@@ -31,33 +30,35 @@ class Search:
 
     def __init__(self, settings: Settings, kernel: np.ndarray, bias: np.ndarray) -> None:
         self.settings, self._shape = settings, kernel.shape
-        self.centre = np.concatenate([kernel.ravel(), bias]).astype(np.float64)
-        self._mean, self._square = np.zeros_like(self.centre), np.zeros_like(self.centre)
+        self.center = np.concatenate([kernel.ravel(), bias]).astype(np.float64)
+        self._mean, self._square = np.zeros_like(self.center), np.zeros_like(self.center)
         self.generation = 0
         self._draw()
 
     def _draw(self) -> None:
         draw = np.random.default_rng([self.settings.seed, self.generation])
-        m, d = self.settings.members, self.centre.size
+        m, d = self.settings.num_members, self.center.size
         self._noise = draw.standard_normal((m // 2 if self.settings.mirrored else m, d))
         if self.settings.mirrored:
             self._noise = np.stack([self._noise, -self._noise], 1).reshape(m, d)
 
     def layer(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(kernel [o, a], bias [a])."""
+        """Cuts weights [d] into kernel [o, a] and bias [a]."""
         size = self._shape[0] * self._shape[1]
         return weights[:size].reshape(self._shape), weights[size:]
 
     def member(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.layer(self.centre + self.settings.sigma * self._noise[i])
+        """Makes kernel and bias of member i."""
+        return self.layer(self.center + self.settings.sigma * self._noise[i])
 
     def reset_seed(self, i: int) -> int:
+        """Gives the seed of the reset that member i starts from."""
         pair = i // 2 if self.settings.common_random_numbers else i
-        return (self.settings.seed * 2**10 + self.generation) * self.settings.members + pair
+        return (self.settings.seed * 2**10 + self.generation) * self.settings.num_members + pair
 
     def tell(self, returns: np.ndarray) -> None:
-        """One step of Adam along Σ_i u_i ε_i / (mσ), u the centred ranks of the returns."""
-        m = self.settings.members
+        """One step of Adam along Σ_i u_i ε_i / (mσ), u the centerd ranks of the returns."""
+        m = self.settings.num_members
         ranks = np.empty(m)
         ranks[returns.argsort()] = np.arange(m)
         utilities = ranks / (m - 1) - 0.5
@@ -67,18 +68,18 @@ class Search:
         self._square += 0.001 * (gradient**2 - self._square)
         mean = self._mean / (1 - 0.9**self.generation)
         square = self._square / (1 - 0.999**self.generation)
-        self.centre += self.settings.learning_rate * mean / (np.sqrt(square) + 1e-8)
+        self.center += self.settings.learning_rate * mean / (np.sqrt(square) + 1e-8)
         self._draw()
 
 
 def generations(
-    settings: Settings, kernel: np.ndarray, bias: np.ndarray
+    settings: Settings, kernel: np.ndarray, bias: np.ndarray, *, processes: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """(kernel, bias, environment steps so far) of the centre after every generation."""
+    """Gives kernel and bias of the center, and the steps so far, after every generation."""
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
     pipes, workers = [], []
-    for _ in range(len(os.sched_getaffinity(0))):
+    for _ in range(processes):
         ours, theirs = context.Pipe()
         arguments = (Search(settings, kernel, bias), counter, theirs)
         workers.append(context.Process(target=work, args=arguments, daemon=True))
@@ -86,14 +87,14 @@ def generations(
         pipes.append(ours)
     search, steps = Search(settings, kernel, bias), 0
     while True:
-        returns = np.empty(settings.members)
+        returns = np.empty(settings.num_members)
         for pipe in pipes:
             for i, value, length in pipe.recv():
                 returns[i] = value
                 steps += length
         counter.value = 0  # pyright: ignore
         search.tell(returns)
-        yield *search.layer(search.centre), steps
+        yield *search.layer(search.center), steps
         for pipe in pipes:
             pipe.send(returns)
 
@@ -105,7 +106,7 @@ def work(search: Search, counter: Any, pipe: Any) -> None:
     environment: Any = gymnasium.make(search.settings.task).unwrapped
     while True:
         played = []
-        while (i := _next(counter)) < search.settings.members:
+        while (i := _next(counter)) < search.settings.num_members:
             environment.reset(seed=search.reset_seed(i))
             played.append((i, *episode(environment, *search.member(i), search.settings.horizon)))
         pipe.send(played)
@@ -121,7 +122,8 @@ def _next(counter: Any) -> int:
 def episode(
     environment: Any, kernel: np.ndarray, bias: np.ndarray, horizon: int
 ) -> tuple[float, int]:
-    """(return, steps). One feature after another costs: mean and deviation are two reductions."""
+    """Plays one episode; gives its return and length. Mean and deviation are two reductions, as one
+    feature after another costs."""
     x = environment._get_obs()
     share, total = 1 / x.size, 0.0
     for step in range(1, horizon + 1):

@@ -1,8 +1,8 @@
 """How policies trained on clean frames score on noisy ones: whole-number Gaussian noise on pixels.
 
-    python benchmarks/robustness.py runs/Qbert-v5-beta0.0-seed0 runs/Qbert-v5-beta0.9-seed0
+    python benchmarks/robustness.py runs/envpool-Qbert-v5-*
 
-Evaluates the thresholded centre of each run folder at each deviation, in units of pixels from 0 to
+Evaluates the thresholded center of each run folder at each deviation, in units of pixels from 0 to
 255, as Graesser et al. 2022 (arXiv 2206.10369) do for dense and sparse networks. Every deviation
 has the same resets.
 """
@@ -10,46 +10,50 @@ has the same resets.
 import argparse
 from pathlib import Path
 
-from runs import method
-from table import write
+from measuring import Row, Table, command
 
-from nesht_jax.run.config import read_config
 from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.yaml import read_config
 
 
 def main() -> None:
-    options = _parse()
-    rows = []
+    """Writes the table."""
+    options = _options()
+    table = Table(options.out)
     for folder in options.runs:
-        config = read_config(folder)
         for deviation in options.deviations:
-            scores = evaluate_run(
-                folder, episodes=options.episodes, options={"pixel_noise": deviation}
-            )
-            found = scores.thresholded
-            rows.append(
-                {
-                    "task": config.task,
-                    "method": method(config.threshold.sparsity),
-                    "seed": config.seed,
-                    "sparsity": round(scores.thresholded_sparsity, 3),
-                    "pixel_noise": deviation,
-                    "mean": round(found.mean, 1),
-                    "standard_error": round(found.standard_error, 2),
-                    "episodes": found.episodes,
-                }
-            )
-            print(rows[-1], flush=True)
-            write(options.out, rows)
+            table.add(measure(folder, deviation, options.episodes))
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+def measure(folder: Path, deviation: float, episodes: int) -> Row:
+    """Evaluates a run where pixels are noisy."""
+    config = read_config(folder)
+    scores = evaluate_run(folder, episodes=episodes, options={"pixel_noise": deviation})
+    return {
+        "task": config.task,
+        "method": config.method,
+        "seed": config.seed,
+        "sparsity": round(scores.thresholded_sparsity, 3),
+        "pixel_noise": deviation,
+        "mean": round(scores.thresholded.mean, 1),
+        "standard_error": round(scores.thresholded.standard_error, 2),
+        "episodes": scores.thresholded.episodes,
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = command(__doc__, "robustness.csv")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     deviations = [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
-    parser.add_argument("--deviations", type=float, nargs="+", default=deviations)
-    parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/robustness.csv"))
+    shown = " ".join(f"{deviation:g}" for deviation in deviations)
+    parser.add_argument(
+        "--deviations",
+        type=float,
+        nargs="+",
+        default=deviations,
+        help=f"standard deviations of the noise, in pixel values [{shown}]",
+    )
+    parser.add_argument("--episodes", type=int, default=20, help="games at each deviation [20]")
     return parser.parse_args()
 
 

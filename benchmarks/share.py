@@ -3,107 +3,107 @@
     python benchmarks/share.py
 
 The masked scan steps every member to the horizon and ignores what comes after the end: its time is
-that of ``--masked-steps`` of its steps, all alike, times horizon over these.
+that of ``--masked_steps`` of its steps, all alike, times horizon over these.
 """
 
 import argparse
-from pathlib import Path
 
 import jax
-from bare import scan, zero_actions
-from table import timed, write
+from loops import scan, usual_num_envs, zero_actions
+from measuring import Row, Table, command, timed
 
-from nesht_jax.contract import Evaluation
-from nesht_jax.envs import make_environment, task_spec
 from nesht_jax.envs.compiler import compiler_options
-from nesht_jax.envs.queue import default_slots
-from nesht_jax.envs.task import episode_length
-from nesht_jax.nesht import generation_keys
-from nesht_jax.run.build import build
-from nesht_jax.run.config import Config
+from nesht_jax.es.nes import generation_keys
+from nesht_jax.run.build import build, build_task, build_training
+from nesht_jax.run.config import AlgorithmConfig, Config
+from nesht_jax.types import Evaluation, Task
 
 
 def main() -> None:
-    options = _parse()
-    rows = []
-    for members in options.members:
-        for task in options.tasks:
-            masked, horizon = masked_seconds(task, members, options)
-            for slots in options.slots or [usual_slots(task, members)]:
-                row = measure(task, members, slots, options)
-                rows.append(row | against(row, masked, horizon))
-                print(rows[-1], flush=True)
-                write(options.out, rows)
+    """Writes the table."""
+    options = _options()
+    table = Table(options.out)
+    for num_members in options.num_members:
+        for name in options.tasks:
+            task = build_task(config_of(name, num_members, options))
+            masked = masked_seconds(task, num_members, options.masked_steps)
+            for num_envs in options.num_envs or [usual_num_envs(task, num_members)]:
+                config = config_of(name, num_members, options, num_envs)
+                row, seconds = measure(config, options.repeats)
+                share = row["useful_steps"] / (num_members * (task.horizon or 1))
+                table.add(
+                    row
+                    | {
+                        "useful_share_masked": round(share, 4),
+                        "masked_seconds": round(masked, 2),
+                        "times_shorter": round(masked / seconds, 1),
+                    }
+                )
 
 
-def usual_slots(task: str, members: int) -> int:
-    """Those of a room in JAX that is told none."""
-    return default_slots(members, terminates=task_spec(task).terminates)
-
-
-def measure(task: str, members: int, slots: int, options: argparse.Namespace) -> dict:
-    """The queue."""
-    config = Config(
-        task=task, noise=options.noise, members=members, slots=slots, horizon=options.horizon
+def config_of(
+    task: str, num_members: int, options: argparse.Namespace, num_envs: int | None = None
+) -> Config:
+    """The run whose first generation is played."""
+    return Config(
+        task=task,
+        distractors=options.distractors,
+        horizon=options.horizon,
+        num_envs=num_envs,
+        algorithm=AlgorithmConfig(num_members=num_members),
     )
-    setup = build(config)
-    state = setup.state
+
+
+def measure(config: Config, repeats: int) -> tuple[Row, float]:
+    """Times the queue; gives its columns, and its seconds as they are."""
+    experiment = build(config)
+    state = experiment.state
     _, key = generation_keys(state)
-    members_now = setup.algorithm.members(state)
-    evaluate = jax.jit(setup.evaluate, compiler_options=compiler_options())
+    population = experiment.algorithm.population(state)
+    training = build_training(config, experiment)
+    evaluate = jax.jit(training, compiler_options=compiler_options())
     plays: list[Evaluation] = []
 
     def play() -> Evaluation:
-        plays.append(evaluate(key, members_now, state.moments))
+        plays.append(evaluate(key, population, state.moments))
         return plays[-1]
 
-    queue = timed(play, repeats=options.repeats)
+    queue = timed(play, repeats=repeats)
     played = plays[-1]
-    steps, simulated = int(played.steps.sum()), int(played.simulated)
-    return {
-        "task": task,
-        "members": members,
-        "slots": slots,
+    steps = int(played.steps.sum())
+    row = {
+        "task": config.task,
+        "num_members": config.algorithm.num_members,
+        "num_envs": config.num_envs,
         "useful_steps": steps,
         "longest_episode": int(played.steps.max()),
-        "useful_share": round(steps / simulated, 3),
+        "useful_share": round(steps / int(played.simulated_steps), 3),
         "seconds": round(queue.median, 3),
         "seconds_low": round(queue.low, 3),
         "seconds_high": round(queue.high, 3),
         "first_seconds": round(queue.first, 1),
         "useful_steps_per_second": round(steps / queue.median),
     }
+    return row, queue.median
 
 
-def against(row: dict, masked: float, horizon: int) -> dict:
-    """The same generation in the masked scan."""
-    return {
-        "useful_share_masked": round(row["useful_steps"] / (row["members"] * horizon), 4),
-        "masked_seconds": round(masked, 2),
-        "times_shorter": round(masked / row["seconds"], 1),
-    }
+def masked_seconds(task: Task, num_members: int, steps: int) -> float:
+    """Seconds of stepping every member to the horizon, timed on a few steps, with zero actions and
+    no policy: it flatters the scan."""
+    some = timed(scan(task, zero_actions(task, num_members)[:steps]), repeats=1)
+    return some.median * (task.horizon or 1) / steps
 
 
-def masked_seconds(task: str, members: int, options: argparse.Namespace) -> tuple[float, int]:
-    """Of stepping every member to the horizon, with zero actions and no policy: it flatters the
-    scan. And the horizon."""
-    horizon = episode_length(make_environment(task).spec, options.horizon)
-    actions = zero_actions(task, members)[: options.masked_steps]
-    some = timed(scan(task, actions), repeats=1)
-    return some.median * horizon / options.masked_steps, horizon
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    tasks = ["mjx/hopper", "mjx/walker2d", "mjx/ant", "mjx/humanoid"]
-    parser.add_argument("--tasks", nargs="+", default=tasks)
-    parser.add_argument("--members", type=int, nargs="+", default=[256, 4096])
-    parser.add_argument("--noise", type=int, default=5)
-    parser.add_argument("--slots", type=int, nargs="+", help="instead of the default number")
-    parser.add_argument("--horizon", type=int, help="instead of the task's own")
-    parser.add_argument("--masked-steps", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/share.csv"))
+def _options() -> argparse.Namespace:
+    parser = command(__doc__, "share.csv")
+    add, tasks = parser.add_argument, ["mjx/hopper", "mjx/walker2d", "mjx/ant", "mjx/humanoid"]
+    add("--tasks", nargs="+", default=tasks, help=f"tasks in JAX [{' '.join(tasks)}]")
+    add("--num_members", type=int, nargs="+", default=[256, 4096], help="members [256 4096]")
+    add("--num_envs", type=int, nargs="+", help="environments at once; else the suite's choice")
+    add("--distractors", type=int, default=5, help="number N of distractors [5]")
+    add("--horizon", type=int, help="steps after which episodes are cut; else the task's own")
+    add("--masked_steps", type=int, default=20, help="steps of the masked scan that are timed [20]")
+    add("--repeats", type=int, default=3, help="timed plays of the queue [3]")
     return parser.parse_args()
 
 

@@ -7,43 +7,32 @@
 """
 
 import argparse
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from table import timed, write
+from measuring import Row, Table, command, timed
 
 from nesht_jax import hard_threshold
+from nesht_jax.sparse.top_k import num_kept
 
 
 def main() -> None:
-    options = _parse()
-    rows = []
+    """Writes the table."""
+    options = _options()
+    table = Table(options.out)
     for d in options.sizes:
-        rows.extend(measure(d, options))
-        write(options.out, rows)
+        for row in measure(d, options.sparsity, options.repeats):
+            table.add(row)
 
 
-def measure(d: int, options: argparse.Namespace) -> list[dict]:
-    """A row a method. All keep the same share of the same normal vector."""
-    k = d - int(options.sparsity * d)
-    x = np.random.default_rng(0).normal(size=d).astype(np.float32)
-    magnitude, on_device = np.abs(x), jnp.asarray(x)
-    ours = jax.jit(hard_threshold)
-    jax_methods = {
-        "lax.top_k": jax.jit(lambda x: jax.lax.top_k(jnp.abs(x), k)),
-        "sort": jax.jit(lambda x: jnp.sort(jnp.abs(x))[-k]),
-        "quantile": jax.jit(lambda x: jnp.quantile(jnp.abs(x), options.sparsity)),
-    }
-    calls = {
-        "hard_threshold": lambda: ours(on_device, k),
-        "numpy.partition": lambda: np.partition(magnitude, d - k)[d - k],
-        **{name: (lambda f=f: f(on_device)) for name, f in jax_methods.items()},
-    }
-    timings = {name: timed(call, repeats=options.repeats) for name, call in calls.items()}
-    assert int(jnp.count_nonzero(ours(on_device, k))) == k
-    rows = [
+def measure(d: int, sparsity: float, repeats: int) -> list[Row]:
+    """Times every method. All keep the same share of the same normal vector."""
+    k = num_kept(d, sparsity)
+    timings = {name: timed(f, repeats=repeats) for name, f in methods(d, k, sparsity).items()}
+    return [
         {
             "d": d,
             "k": k,
@@ -56,18 +45,32 @@ def measure(d: int, options: argparse.Namespace) -> list[dict]:
         }
         for name, timing in timings.items()
     ]
-    for row in rows:
-        print(row, flush=True)
-    return rows
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    sizes = [1_000, 10_000, 100_000, 1_700_000, 10_000_000]
-    parser.add_argument("--sizes", type=int, nargs="+", default=sizes)
-    parser.add_argument("--sparsity", type=float, default=0.9)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/threshold.csv"))
+def methods(d: int, k: int, sparsity: float) -> dict[str, Callable[[], Any]]:
+    """Calls to time, by name."""
+    x = np.random.default_rng(0).normal(size=d).astype(np.float32)
+    magnitude, on_device = np.abs(x), jnp.asarray(x)
+    ours = jax.jit(hard_threshold)
+    top_k = jax.jit(lambda x: jax.lax.top_k(jnp.abs(x), k))
+    sort = jax.jit(lambda x: jnp.sort(jnp.abs(x))[-k])
+    quantile = jax.jit(lambda x: jnp.quantile(jnp.abs(x), sparsity))
+    return {
+        "hard_threshold": lambda: ours(on_device, k),
+        "numpy.partition": lambda: np.partition(magnitude, d - k)[d - k],
+        "lax.top_k": lambda: top_k(on_device),
+        "sort": lambda: sort(on_device),
+        "quantile": lambda: quantile(on_device),
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = command(__doc__, "threshold.csv")
+    add, sizes = parser.add_argument, [1_000, 10_000, 100_000, 1_700_000, 10_000_000]
+    shown = " ".join(map(str, sizes))
+    add("--sizes", type=int, nargs="+", default=sizes, help=f"numbers d of entries [{shown}]")
+    add("--sparsity", type=float, default=0.9, help="fraction zeroed [0.9]")
+    add("--repeats", type=int, default=15, help="timed calls [15]")
     return parser.parse_args()
 
 

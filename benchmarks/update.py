@@ -2,49 +2,61 @@
 
     python benchmarks/update.py
 
-``nesht`` makes its members a chunk at a time, as a room does, scores each chunk and throws it away;
-``tell`` makes the noise again. evosax holds the population between its ``ask`` and its ``tell``.
-Both are one compiled program, score members by their squared norm, and hand them to the score as
-arrays in memory: a compiler that fuses the score into the sampling makes no members at all.
-``nesht_tell`` is the update alone. Every case runs in a process of its own.
+``nesht`` makes its members a chunk at a time, as a suite does, scores each chunk and throws it
+away; ``tell`` makes the noise again. evosax holds the population between its ``ask`` and its
+``tell``. Both are one compiled program, score members by their squared norm, and hand them to the
+score as arrays in memory: a compiler that fuses the score into the sampling makes no members at
+all. ``nesht_tell`` is the update alone. Every case runs in a process of its own.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from process import MEBIBYTE, fresh, installed, memory_in_use, peak_of
-from table import timed, write
+from measuring import (
+    MEBIBYTE,
+    Row,
+    Table,
+    command,
+    fresh,
+    installed,
+    memory_in_use,
+    peak_of,
+    timed,
+)
 
-from nesht_jax import nesht
-from nesht_jax.gradient import CHUNK_ENTRIES
+from nesht_jax import State, nesht
+from nesht_jax.es.gradient import CHUNK_ENTRIES
 
 SIGMA, LEARNING_RATE = 0.1, 0.01
+METHODS = ["evosax", "nesht", "nesht_tell"]
+
+Generation = tuple[Any, Callable[[Any], Any]]
+"""A state, and the function that makes of it the next."""
 
 
 def main() -> None:
-    options = _parse()
+    """Writes the table, or prints the row of one case."""
+    options = _options()
     if options.case:
         print(json.dumps(measure(**options.case)))
         return
     methods = [m for m in options.methods if m != "evosax" or installed("evosax")]
-    rows = []
+    table = Table(options.out)
     for d in options.sizes:
         for method in methods:
-            case = {"method": method, "d": d, "m": options.members, "repeats": options.repeats}
+            case = {"method": method, "d": d, "m": options.num_members, "repeats": options.repeats}
             if row := fresh(__file__, case):
-                rows.append(row)
-                write(options.out, compared(rows))
+                table.add(row | against(table.rows, row))
 
 
-def measure(*, method: str, d: int, m: int, repeats: int) -> dict:
-    """One row: peak memory in the first call after compilation, then the times."""
+def measure(*, method: str, d: int, m: int, repeats: int) -> Row:
+    """Finds the peak memory in the first call after compilation, then the times."""
     start, generation = {"nesht": ours, "nesht_tell": ours_tell, "evosax": evosax}[method](d, m)
     started = time.perf_counter()
     compiled = jax.jit(generation).lower(start).compile()
@@ -56,7 +68,7 @@ def measure(*, method: str, d: int, m: int, repeats: int) -> dict:
     planned = (sizes.temp_size_in_bytes + sizes.output_size_in_bytes) / MEBIBYTE
     return {
         "d": d,
-        "members": m,
+        "num_members": m,
         "method": method,
         "seconds": round(timing.median, 5),
         "low": round(timing.low, 5),
@@ -67,11 +79,11 @@ def measure(*, method: str, d: int, m: int, repeats: int) -> dict:
     }
 
 
-def ours(d: int, m: int) -> tuple[Any, Callable[[Any], Any]]:
-    """(state, generation): members in chunks as large as those of ``tell``."""
+def ours(d: int, m: int) -> Generation:
+    """A generation, members in chunks as large as those of ``tell``."""
     algorithm = nesht(num_members=m, sigma=SIGMA, optimizer=optax.adam(LEARNING_RATE))
 
-    def generation(state):
+    def generation(state: State) -> State:
         fitness = jax.lax.map(
             lambda i: score(algorithm.member(state, i)),
             jnp.arange(m),
@@ -82,17 +94,17 @@ def ours(d: int, m: int) -> tuple[Any, Callable[[Any], Any]]:
     return algorithm.init(jax.random.key(0), jnp.zeros(d)), generation
 
 
-def ours_tell(d: int, m: int) -> tuple[Any, Callable[[Any], Any]]:
-    """(state, update): from fitnesses that are given."""
+def ours_tell(d: int, m: int) -> Generation:
+    """An update from fitnesses that are given."""
     algorithm = nesht(num_members=m, sigma=SIGMA, optimizer=optax.adam(LEARNING_RATE))
     fitness = jax.random.normal(jax.random.key(1), (m,))
     state = algorithm.init(jax.random.key(0), jnp.zeros(d))
     return state, lambda state: algorithm.tell(state, fitness)[0]
 
 
-def evosax(d: int, m: int) -> tuple[Any, Callable[[Any], Any]]:
-    """(state, generation) of its Open_ES; antithetic, and centred ranks, are its defaults."""
-    from evosax.algorithms import Open_ES  # pyright: ignore
+def evosax(d: int, m: int) -> Generation:
+    """A generation of its Open_ES; antithetic, and centered ranks, are its defaults."""
+    from evosax.algorithms import Open_ES  # pyright: ignore[reportMissingImports]
 
     algorithm = Open_ES(
         population_size=m,
@@ -105,47 +117,46 @@ def evosax(d: int, m: int) -> tuple[Any, Callable[[Any], Any]]:
     params = algorithm.default_params
     state = algorithm.init(jax.random.key(0), jnp.zeros(d), params)
 
-    def generation(carry):
+    def generation(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
         key, state = carry
         key, ask_key, tell_key = jax.random.split(key, 3)
         population, state = algorithm.ask(ask_key, state, params)
-        fitness = -jax.vmap(score)(population)  # it minimises
+        fitness = -jax.vmap(score)(population)  # it minimizes
         return key, algorithm.tell(tell_key, population, fitness, state, params)[0]
 
     return (jax.random.key(1), state), generation
 
 
 def score(member: jax.Array) -> jax.Array:
-    """-‖x‖², of a member that lies in memory."""
+    """-‖x‖² of a member that lies in memory."""
     return -jnp.sum(jax.lax.optimization_barrier(member) ** 2)
 
 
-def compared(rows: list[dict]) -> list[dict]:
-    """With time and memory of evosax over those of each method."""
-    peer = {row["d"]: row for row in rows if row["method"] == "evosax"}
-    return [
-        {
-            **row,
-            "times_faster": _over(peer.get(row["d"]), row, "seconds"),
-            "times_smaller": _over(peer.get(row["d"]), row, "peak_mib"),
-        }
-        for row in rows
-    ]
+def against(rows: list[Row], row: Row) -> Row:
+    """Time and memory of evosax, measured first, over those of this method."""
+    peers = [peer for peer in (*rows, row) if (peer["d"], peer["method"]) == (row["d"], "evosax")]
+    columns = {"times_faster": "seconds", "times_smaller": "peak_mib"}
+    return {
+        name: round(peers[0][column] / row[column], 2) if peers and row[column] else ""
+        for name, column in columns.items()
+    }
 
 
-def _over(peer: dict | None, row: dict, name: str) -> float | None:
-    return round(peer[name] / row[name], 2) if peer and row[name] else None
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    sizes = [1_000, 10_000, 100_000, 1_000_000]
-    parser.add_argument("--sizes", type=int, nargs="+", default=sizes)
-    parser.add_argument("--members", type=int, default=1024)
-    parser.add_argument("--methods", nargs="+", default=["evosax", "nesht", "nesht_tell"])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/update.csv"))
+def _options() -> argparse.Namespace:
+    parser = command(__doc__, "update.csv")
+    add, sizes = parser.add_argument, [1_000, 10_000, 100_000, 1_000_000]
+    shown = " ".join(map(str, sizes))
+    add("--sizes", type=int, nargs="+", default=sizes, help=f"numbers d of weights [{shown}]")
+    add("--num_members", type=int, default=1024, help="members of an update [1024]")
+    add(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        choices=METHODS,
+        help=f"what is timed, evosax before what is compared with it [{' '.join(METHODS)}]",
+    )
+    add("--repeats", type=int, default=7, help="timed calls [7]")
+    add("--case", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

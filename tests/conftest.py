@@ -24,3 +24,11 @@ def strict_rank_promotion(request):
     rule = "allow" if request.node.get_closest_marker("simulator") else "raise"
     with jax.numpy_rank_promotion(rule):
         yield
+
+
+@pytest.fixture
+def unchecked():
+    """What users meet: no check of types before our own."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,5 +1,6 @@
 """The README's commands are understood and its Python runs."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nesht_jax.run.cli import _as_parsed, _parser, main
+from nesht_jax.run.cli import COMMANDS as NESHT
+from nesht_jax.run.cli import Parser, main
+from nesht_jax.run.cli.options import given_settings
+from nesht_jax.run.cli.train import read_command
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"(?:^|&& |`)(nesht (?:train|eval|envs|bench)[^#`\n]*)", README, re.MULTILINE)
 
@@ -25,19 +29,33 @@ def test_python_runs(code):
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_commands_parse(command, monkeypatch):
+def test_commands_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    argv = shlex.split(command)[1:]
-    if "--help" not in argv:
-        assert _parser().parse_args(_as_parsed(argv)).command == argv[0]
+    _, name, *argv = shlex.split(command)
+    module = importlib.import_module(f"nesht_jax.run.cli.{name}")
+    parser = Parser()
+    module.add_arguments(parser)
+    if "--help" in argv:
+        return
+    given, leftover = parser.parse_known_intermixed_args(argv)
+    assert not leftover and name in NESHT
+    if name == "train" and given.resume is None:
+        read_command(given.settings, given_settings(given))
 
 
 def test_the_first_command_trains(monkeypatch, tmp_path, capsys):
     """The quickstart, cut to one generation."""
     monkeypatch.chdir(ROOT)
-    (config,) = re.findall(r"nesht train (configs/quickstart\.yaml)", README)
-    assert main(["train", config, "--generations=1", f"--out={tmp_path / 'run'}"]) == 0
+    assert re.findall(r"&& (nesht train quickstart)\n", README)
+    out = f"--out={tmp_path / 'run'}"
+    assert main(["train", "quickstart", "--generations=1", out]) == 0
     assert "after 1 generations" in capsys.readouterr().out
+
+
+def test_it_is_short_and_its_first_example_comes_early():
+    lines = README.splitlines()
+    assert len(lines) <= 180
+    assert any("nesht train" in line for line in lines[:25])
 
 
 def test_every_link_and_picture_is_there():

@@ -1,11 +1,10 @@
 """Brax's own tasks, on any of its back ends.
 
 They resemble Gymnasium's tasks of the same names but are not the same: returns do not compare
-across rooms, nor across back ends. Actions are in [-1, 1]: a task with other actuator limits
+across suites, nor across back ends. Actions are in [-1, 1]: a task with other actuator limits
 rescales them itself.
 """
 
-import difflib
 import inspect
 from typing import Any
 
@@ -14,8 +13,15 @@ import numpy as np
 from brax import envs
 from jaxtyping import Array, Float, Key
 
-from nesht_jax.envs.rollout import Environment, Transition, strong
-from nesht_jax.envs.task import TaskOptions, TaskSpec
+from nesht_jax.envs.simulator import (
+    as_environment,
+    refusals,
+    refuse_unknown,
+    under_jax_defaults,
+    vector_size,
+)
+from nesht_jax.envs.suite import Suite, TaskOptions, Transition
+from nesht_jax.types import Task
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")
 
@@ -30,17 +36,14 @@ ENDLESS = {"halfcheetah", "humanoidstandup", "pusher", "reacher"}
 
 
 def names() -> list[str]:
-    """Registered Brax tasks that run with the installed JAX, your own registered ones included."""
+    """Lists the registered Brax tasks that run with the installed JAX, also those you registered
+    yourself."""
     return sorted(set(envs._envs) - _BROKEN)
 
 
-def spec(name: str, options: TaskOptions) -> TaskSpec:
-    """Sizes and bounds of a task; nothing is compiled. Errors are those of ``make``."""
-    return make(name, options).spec
-
-
-def make(name: str, options: TaskOptions) -> Environment:
-    """A task by name.
+@under_jax_defaults
+def make(name: str, options: TaskOptions) -> Task:
+    """Makes a task; nothing is compiled.
 
     Args:
         name: one of ``names()``.
@@ -49,44 +52,51 @@ def make(name: str, options: TaskOptions) -> Environment:
             ``"mjx"`` and ``"generalized"``, which simulate more faithfully.
 
     Raises:
-        ValueError: if an option or back end is unknown, and the message names the valid ones; or
-            if the task does not observe one flat vector.
+        ValueError: if an option or back end is unknown, and the message names the valid ones; if
+            Brax refuses an option's value; or if the task does not observe one flat vector.
     """
-    task = envs.get_environment(name, **_checked(name, options))
+    full_name = f"brax/{name}"
+    _check(full_name, options)
+    with refusals(full_name, options):
+        task = envs.get_environment(name, **({"backend": BACKENDS[0]} | options))
+        observation = jax.eval_shape(task.reset, jax.random.key(0)).obs
 
-    def reset(key: Key[Array, ""]) -> tuple[envs.State, Float[Array, " o"]]:
-        state = strong(task.reset(key))
+    def reset(key: Key[Array, ""]) -> tuple[envs.State, Any]:
+        state = task.reset(key)
         return state, state.obs
 
     def step(state: envs.State, action: Float[Array, " a"]) -> Transition:
         # Brax writes into the metrics of the state it is given: give it a copy
-        after = strong(task.step(jax.tree.map(lambda x: x, state), action))
+        after = task.step(jax.tree.map(lambda x: x, state), action)
         return Transition(after, after.obs, after.reward, after.done > 0)
 
-    observation = jax.eval_shape(task.reset, jax.random.key(0)).obs
-    if getattr(observation, "ndim", None) != 1:
-        shapes = jax.tree.map(lambda x: x.shape, observation)
-        raise ValueError(f"brax/{name} must observe one flat vector, got {shapes}")
     one = np.ones(task.action_size, np.float32)
-    terminates = name not in ENDLESS
-    made = TaskSpec(observation.size, -one, one, HORIZON, terminates=terminates)
-    return Environment(reset, step, made)
+    return Task(
+        name=full_name,
+        options=options,
+        observation_size=vector_size(full_name, observation),
+        action_low=-one,
+        action_high=one,
+        discrete=False,
+        horizon=HORIZON,
+        terminates=name not in ENDLESS,
+        simulator=as_environment(reset, step),
+    )
 
 
-def _checked(name: str, options: TaskOptions) -> dict[str, Any]:
-    """The options over their defaults."""
-    chosen = {"backend": BACKENDS[0]} | options
-    if chosen["backend"] not in BACKENDS:
-        raise ValueError(
-            f"backend must be one of {', '.join(BACKENDS)}, got {options['backend']!r}"
-        )
-    arguments = inspect.signature(envs._envs[name]).parameters
+def _check(full_name: str, options: TaskOptions) -> None:
+    arguments = inspect.signature(envs._envs[full_name.removeprefix("brax/")]).parameters
     shared = inspect.signature(envs.PipelineEnv).parameters
-    valid = [key for key in {**arguments, **shared} if key not in ("sys", "kwargs")]
-    for key in options:
-        if key not in valid:
-            near = difflib.get_close_matches(key, valid, n=3) or valid
-            raise ValueError(
-                f"brax/{name} has no option {key!r}; the nearest are {', '.join(near)}"
-            )
-    return chosen
+    refuse_unknown(
+        full_name,
+        options,
+        [key for key in {**arguments, **shared} if key not in ("sys", "kwargs")],
+    )
+    backend = options.get("backend", BACKENDS[0])
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"{full_name}: backend must be one of {', '.join(BACKENDS)}, got {backend!r}"
+        )
+
+
+SUITE = Suite(names=names, make=make)

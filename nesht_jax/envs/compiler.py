@@ -7,7 +7,7 @@ import jax
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
-    """For ``jax.jit(..., compiler_options=...)`` of the outermost function; JAX refuses others.
+    """Gives ``jax.jit(..., compiler_options=...)`` of the outermost function; JAX refuses others.
 
     On a CPU XLA hands large batches of small matrix products to YNNPACK, which is slower at them
     than XLA's own loops; MJX's solver is made of such products. A JAX that does not know the option

@@ -1,239 +1,181 @@
-"""Gymnasium's MuJoCo tasks and Atari games in envpool, a pool of simulators stepped on the host.
+"""Gymnasium's MuJoCo tasks and Atari games in envpool, a pool of simulators in C++.
 
-Only living episodes are stepped, and the policy acts for one half of them while the other half is
-simulated. MuJoCo pools are float64: their observations are cast on the host, and envpool's own XLA
-interface, which corrupts memory outside 64-bit mode, is never used.
+It is there where envpool has a wheel: Linux x86-64, macOS arm64, Windows. Only living episodes are
+stepped, and the policy acts for one half of them while the other half is simulated. MuJoCo pools
+are float64: their observations are cast on the host, and envpool's own XLA interface, which
+corrupts memory outside 64-bit mode, is never used.
 """
 
 import functools
-import os
-from collections.abc import Callable
 from typing import Any
 
-import envpool
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, Real
+from jaxtyping import Array, Float, Int, Key
 
-from nesht_jax import normalize
-from nesht_jax.contract import Evaluation, Members
-from nesht_jax.envs import noisy, queue
-from nesht_jax.envs.envpool_tasks import Task, make_task
-from nesht_jax.envs.envpool_tasks import names as names
-from nesht_jax.envs.envpool_tasks import random_observations as random_observations
-from nesht_jax.envs.host import batched_act, normals
-from nesht_jax.envs.task import TaskOptions, TaskSpec
-from nesht_jax.policy import Policy
-
-SMALLEST_BATCH = 8
-"""Policy batches are not shrunk below this: a smaller one is not faster."""
-
-
-def spec(name: str, options: TaskOptions) -> TaskSpec:
-    """Sizes and bounds of a task.
-
-    Raises:
-        ValueError: if there is no such option, it has no such value, or the room itself sets it.
-    """
-    return make_task(name, options).spec
+from nesht_jax.envs import distractors, episode_queue
+from nesht_jax.envs.envpool_batch import HalfBatch
+from nesht_jax.envs.envpool_tasks import Simulator, make, names
+from nesht_jax.envs.envpool_vector import EnvpoolVector
+from nesht_jax.envs.host import batched_act, mean_returns, random_play, reset_streams
+from nesht_jax.envs.suite import Suite
+from nesht_jax.types import Evaluation, Moments, Policy, Population, Task
 
 
 class EnvpoolEvaluate:
-    """A slot for every (member, rollout), in two pools; each call resets every slot once.
+    """Plays every episode in an environment of its own, half of them in each of two pools.
 
-    Slot resets are draws of the slot's own stream, so call c sees the c-th draw of every slot:
-    ``seek`` gets there by resetting c times, at some ten microseconds a reset.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        policy: Policy,
-        *,
-        num_members: int,
-        rollouts: int,
-        noise: int,
-        horizon: int | None,
-        action_noise: float,
-        common_random_numbers: bool,
-        seed: int,
-        options: TaskOptions,
-    ) -> None:
-        self._shape = (num_members, rollouts)
-        self._task = task = make_task(name, options)
-        horizon = horizon or task.spec.horizon
-        if horizon is not None and horizon < task.shortest:
-            raise ValueError(
-                f"a horizon of {horizon} steps is shorter than the no-op start of {name}: "
-                f"give it at least {task.shortest}"
-            )
-        member, rollout = np.divmod(np.arange(num_members * rollouts), rollouts)
-        stream = (member // 2 if common_random_numbers else member) * rollouts + rollout
-        seeds = np.random.SeedSequence(seed).generate_state(stream.max() + 1) >> 1
-        self._halves = [
-            h for h in np.array_split(np.arange(stream.size, dtype=np.int32), 2) if h.size
-        ]
-        self._make = lambda: [
-            envpool.make(
-                name,
-                env_type="gymnasium",
-                num_envs=half.size,
-                seed=seeds[stream[half]].tolist(),
-                max_episode_steps=horizon,
-                **{"num_threads": len(os.sched_getaffinity(0)), **task.options},
-            )
-            for half in self._halves
-        ]
-        self._pools = self._make()
-        self._calls = 0
-        self._act = batched_act(policy, task.spec, action_noise, task.scale)
-        self._features = task.spec.observation_size * (1 + noise)
-        self._jitters = noisy.jitters(task.spec, action_noise=action_noise, samples=policy.samples)
-        self._policy = policy
-
-    def seek(self, calls: int) -> None:
-        """Makes the next call number ``calls``."""
-        if calls < self._calls:
-            self._pools, self._calls = self._make(), 0
-        for _ in range(calls - self._calls):
-            for pool in self._pools:
-                pool.reset()
-        self._calls = calls
-
-    def __call__(
-        self, key: Key[Array, ""], members: Members, moments: normalize.Moments | None
-    ) -> Evaluation:
-        """Plays one episode in every slot, stepping only those that live.
-
-        A population of more than ``queue.STORED_ENTRIES`` plays one part after the other.
-        """
-        self._calls += 1
-        members = self._policy.prepare(members)
-        one = _own.eval_shape(members, np.zeros(1, np.int32))
-        entries = sum(x.size for x in jax.tree.leaves(one))
-        most = max(1, queue.STORED_ENTRIES // len(self._halves) // max(1, entries))
-        returns, steps = np.zeros(self._shape), np.zeros(self._shape, np.int32)
-        observed = []
-        for first in range(0, len(self._halves[0]), most):
-            games = [
-                self._game(number, half[first : first + most], key, members, moments)
-                for number, half in enumerate(self._halves)
-                if first < len(half)
-            ]
-            while playing := [game for game in games if game.living.size]:
-                for game in playing:
-                    game.turn()
-            for game in games:
-                returns.flat[game.slots], steps.flat[game.slots] = game.returns, game.steps
-                observed += [] if game.observed is None else [game.observed]
-        return Evaluation(
-            fitness=jnp.asarray(returns.mean(1), jnp.float32),
-            steps=jnp.asarray(steps.sum(1)),
-            simulated=jnp.asarray(steps.sum()),
-            observed=functools.reduce(normalize.merge, observed) if observed else None,
-        )
-
-    def _game(
-        self,
-        number: int,
-        slots: Int[np.ndarray, " slots"],
-        key: Key[Array, ""],
-        members: Members,
-        moments: normalize.Moments | None,
-    ) -> "_Game":
-        """Some slots of one pool, begun."""
-        words = [*np.asarray(jax.random.key_data(key)).tolist(), int(slots[0])]
-        return _Game(
-            self._task,
-            self._pools[number],
-            slots,
-            slots - self._halves[number][0],
-            functools.partial(self._act, members.params, moments),
-            _own(members, slots // self._shape[1]),
-            normalize.empty(self._features) if self._policy.observes else None,
-            np.random.SFC64(words),
-            (self._features, self._jitters),
-        )
-
-
-make_host_evaluate = EnvpoolEvaluate
-
-
-class _Game:
-    """Episodes of some slots of one pool, as they are played.
-
-    Attributes:
-        slots: their numbers among all slots.
-        living: rows of those whose episode goes on.
-        returns: so far, of every slot.
-        steps: done, of every slot.
-        observed: moments of what the policies acted on.
+    Each call resets every environment once, by a draw of its own stream, so call c sees the c-th
+    draw of every stream: ``seek`` gets there by resetting c times, at some ten microseconds each.
+    Where steps draw as well, each call makes its pools anew.
     """
 
     def __init__(
         self,
         task: Task,
-        pool: Any,
-        slots: Int[np.ndarray, " slots"],
-        ids: Int[np.ndarray, " slots"],
-        act: Callable[..., tuple[Array, normalize.Moments | None]],
-        own: Any,
-        observed: normalize.Moments | None,
-        bits: np.random.BitGenerator,
-        widths: tuple[int, int],
+        policy: Policy,
+        *,
+        num_members: int,
+        episodes_per_member: int = 1,
+        action_noise: float = 0.0,
+        common_random_numbers: bool = False,
+        num_envs: int | None = None,
+        seed: int = 0,
     ) -> None:
-        """Resets every slot and sets the simulator to work on the first actions."""
-        self._task, self._pool, self._ids, self._bits = task, pool, ids, bits
-        self._act, self._own = act, own
-        self.slots, size = slots, len(slots)
-        self.living = np.arange(size)
-        self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
-        self.observed = observed
-        self._rows = self.living  # of the batch below, in which the policy sees the living
-        features, jitters = widths
-        self._seen = np.zeros((size, features), task.dtype)
-        self._jitter = np.zeros((size, jitters), np.float32)
-        observation, info = self._pool.reset(ids)
-        self._send(task.observe(observation, info, bits))
+        if num_envs is not None:
+            raise ValueError(
+                f"num_envs is for suites that play episodes from a queue, got {num_envs} for "
+                f"{task.name}, which has an environment for every episode: leave it out"
+            )
+        self._task, self._policy = task, policy
+        self._shape = (num_members, episodes_per_member)
+        streams = reset_streams(*self._shape, common_random_numbers=common_random_numbers)
+        self._seed, self._streams = seed, streams
+        episodes = np.arange(streams.size, dtype=np.int32)
+        self._halves = [half for half in np.array_split(episodes, 2) if half.size]
+        self._vectors, self._calls, self._stale = self._make(), 0, False
+        scale = task.simulator.scale
+        self._act = batched_act(policy, task, action_noise=action_noise, scale=scale)
+        self._num_normals = distractors.num_action_normals(task, action_noise, policy.stochastic)
 
-    def turn(self) -> None:
-        """Takes in what the simulator has done, and sets it to work on the next actions."""
-        observation, reward, terminated, truncated, info = self._pool.recv()
-        self.returns[self.living] += reward
-        self.steps[self.living] += 1
-        alive = ~(terminated | truncated)
-        self.living, self._rows = self.living[alive], self._rows[alive]
-        if self.living.size:
-            self._send(self._task.observe(observation, info, self._bits)[alive])
+    def _make(self, call: int = 0) -> list[EnvpoolVector]:
+        root = np.random.SeedSequence(self._seed, spawn_key=(call,) if call else ())
+        seeds = (root.generate_state(self._streams.max() + 1) >> 1)[self._streams]
+        return [EnvpoolVector(self._task, seeds[half].tolist()) for half in self._halves]
 
-    def _send(self, observation: Real[np.ndarray, "living o"]) -> None:
-        if self.living.size <= len(self._seen) // 2 and len(self._seen) > SMALLEST_BATCH:
-            self._shrink(max(-(-len(self._seen) // 2), SMALLEST_BATCH))
-        rows, size = self._rows, observation.shape[1]
-        noise, jitter = (self._seen.shape[1] - size, self._jitter.shape[1])
-        self._seen[rows, :size] = observation
-        self._seen[rows, size:] = self._task.noise(self._bits, (rows.size, noise))
-        self._jitter[rows] = normals(self._bits, (rows.size, jitter))
-        counted = np.zeros(len(self._seen), bool)
-        counted[rows] = True
-        action, self.observed = self._act(
-            self._own, self._seen, self._jitter, self.observed, counted
+    def seek(self, calls: int) -> None:
+        """Makes the next call number ``calls``."""
+        if self._task.simulator.steps_draw:
+            self._stale, self._calls = True, calls
+        elif calls < self._calls:
+            self._remake(0)
+        for _ in range(calls - self._calls):
+            for vector in self._vectors:
+                vector.begin(np.arange(vector.num_envs))
+        self._calls = calls
+
+    def _remake(self, calls: int) -> None:
+        self.close()
+        self._vectors, self._calls = self._make(calls), calls
+
+    def close(self) -> None:
+        """Frees the simulators."""
+        for vector in self._vectors:
+            vector.close()
+
+    # what float32 cannot hold becomes inf there, which ends its episode
+    @np.errstate(over="ignore", invalid="ignore")
+    def __call__(
+        self, key: Key[Array, ""], population: Population, moments: Moments | None
+    ) -> Evaluation:
+        """Plays every episode, stepping only those that live.
+
+        A population of more than ``episode_queue.STORED_ENTRIES`` plays one part after the other.
+        """
+        if self._stale and self._task.simulator.steps_draw:
+            self._remake(self._calls)
+        self._stale = True
+        self._calls += 1
+        population = self._policy.prepare(population)
+        returns, steps = np.zeros(self._shape), np.zeros(self._shape, np.int32)
+        observed, most = [], self._most(population)
+        for first in range(0, len(self._halves[0]), most):
+            batches = [
+                self._begin(half, episodes[first : first + most], key, population, moments)
+                for half, episodes in enumerate(self._halves)
+                if first < len(episodes)
+            ]
+            while playing := [batch for batch in batches if batch.living.size]:
+                for batch in playing:
+                    batch.step()
+            for batch in batches:
+                returns.flat[batch.episodes] = batch.returns
+                steps.flat[batch.episodes] = batch.steps
+                observed += [] if batch.observed is None else [batch.observed]
+        return Evaluation(
+            fitness=mean_returns(returns),
+            steps=jnp.asarray(steps.sum(1)),
+            simulated_steps=jnp.asarray(steps.sum()),
+            observed=functools.reduce(Moments.merge, observed) if observed else None,
         )
-        self._pool.send(self._task.act(np.asarray(action)[rows]), self._ids[self.living])
 
-    def _shrink(self, size: int) -> None:
-        chosen = np.resize(self._rows, size)
-        self._own = _take(self._own, chosen)
-        self._seen, self._jitter = self._seen[chosen], self._jitter[chosen]
-        self._rows = np.arange(self.living.size)
+    def _most(self, population: Population) -> int:
+        """Episodes of one half whose members are stored at once."""
+        one = _draw.eval_shape(population, np.zeros(1, np.int32))
+        entries = sum(leaf.size for leaf in jax.tree.leaves(one))
+        return max(1, episode_queue.STORED_ENTRIES // len(self._halves) // max(1, entries))
+
+    def _begin(
+        self,
+        half: int,
+        episodes: Int[np.ndarray, " envs"],
+        key: Key[Array, ""],
+        population: Population,
+        moments: Moments | None,
+    ) -> HalfBatch:
+        vector = self._vectors[half]
+        entropy = [*np.asarray(jax.random.key_data(key)).tolist(), int(episodes[0])]
+        vector.stream = np.random.SFC64(entropy)
+        num_features = self._task.num_features
+        batch = HalfBatch(
+            self._task,
+            vector,
+            act=functools.partial(self._act, population.assemble, moments),
+            drawn=_draw(population, episodes // self._shape[1]),
+            observed=Moments.empty(num_features) if self._policy.uses_moments else None,
+            action_normals=np.zeros((episodes.size, self._num_normals), np.float32),
+        )
+        batch.begin(episodes, ids=episodes - self._halves[half][0])
+        return batch
 
 
 @jax.jit
-def _own(members: Members, indices: Int[Array, " slot"]) -> Any:
-    return jax.vmap(members.own)(indices)
+def _draw(population: Population, indices: Int[Array, " envs"]) -> Any:
+    return jax.vmap(population.draw)(indices)
 
 
-@jax.jit
-def _take(tree: Any, rows: Int[Array, " rows"]) -> Any:
-    return jax.tree.map(lambda x: x[rows], tree)
+def _vector(task: Task, num_envs: int, seed: int) -> EnvpoolVector:
+    seeds = np.random.SeedSequence(seed).generate_state(num_envs) >> 1
+    return EnvpoolVector(task, seeds.tolist(), seed=seed)
+
+
+def _reference_observations(
+    task: Task, number: int, seed: int
+) -> Float[np.ndarray, "number features"]:
+    simulator: Simulator = task.simulator
+    vector, stream = EnvpoolVector(task, [seed], seed=seed), np.random.SFC64(seed)
+    seen = random_play(vector, task, number=number, seed=seed)
+    vector.close()
+    added = simulator.distractors(stream, (number, task.num_features - task.observation_size))
+    scaled = np.float32(simulator.scale) * added.astype(np.float32)
+    return np.concatenate([seen, scaled], axis=1)
+
+
+SUITE = Suite(
+    names,
+    make,
+    host_evaluate=EnvpoolEvaluate,
+    vector=_vector,
+    reference_observations=_reference_observations,
+)

@@ -1,18 +1,19 @@
-"""envpool's side of its room: which tasks there are, what they show and how they are acted on."""
+"""envpool's tasks: which there are, what they show and how they are acted on."""
 
-import difflib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import envpool
 import numpy as np
 from envpool.registration import registry
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 
 from nesht_jax.envs.host import normals, uniform_bytes
-from nesht_jax.envs.task import TaskOptions, TaskSpec
+from nesht_jax.envs.simulator import refuse_unknown
+from nesht_jax.envs.suite import TaskOptions
+from nesht_jax.types import Task
 
 _MUJOCO, _ATARI = "envpool.mujoco.gym", "envpool.atari"
 
@@ -23,32 +24,34 @@ OBSERVATIONS = ("pixels", "ram")
 """What an Atari game may show: its stacked frames, or the 128 bytes of its memory."""
 
 
-class Task(NamedTuple):
-    """A task, and how its pool is talked to.
+class Simulator(NamedTuple):
+    """How a pool of one task is made and talked to.
 
     Attributes:
-        spec: sizes, bounds and horizon.
-        options: for ``envpool.make``.
-        shortest: the least horizon that makes sense.
-        dtype: of what is shown, and of its noise features.
-        scale: what the policy's view of both is multiplied by.
-        observe: (observation, info) of a pool, and bits for noise -> what is shown, [env, o].
-        noise: (bits, shape) -> noise features.
-        act: actions of the policies, [env, a] -> what a pool takes.
+        name: name of the task in envpool.
+        options: options of ``envpool.make``.
+        shortest: least horizon that makes sense, in steps.
+        dtype: dtype of what is shown, and of its distractors.
+        scale: factor between both and what a policy sees.
+        show: (observation, info) of a pool, and random bits -> what is shown, [envs, o].
+        distractors: (random bits, shape) -> distractor features.
+        act: what policies say, [envs, a] -> what a pool takes.
+        steps_draw: whether steps draw from the simulator's random state, as resets do.
     """
 
-    spec: TaskSpec
+    name: str
     options: TaskOptions
     shortest: int
     dtype: type
     scale: float
-    observe: Callable[[np.ndarray, dict[str, Any], np.random.BitGenerator], np.ndarray]
-    noise: Callable[[np.random.BitGenerator, tuple[int, ...]], np.ndarray]
-    act: Callable[[Float[np.ndarray, "env a"]], np.ndarray]
+    show: Callable[[np.ndarray, dict[str, Any], np.random.BitGenerator], np.ndarray]
+    distractors: Callable[[np.random.BitGenerator, tuple[int, ...]], np.ndarray]
+    act: Callable[[Float[np.ndarray, "envs a"]], np.ndarray]
+    steps_draw: bool = False
 
 
 def names() -> list[str]:
-    """Gymnasium MuJoCo v4 and v5, and the Atari games, of the installed envpool."""
+    """Lists Gymnasium's MuJoCo v4 and v5, and the Atari games, of the installed envpool."""
     return sorted(
         task
         for task, (module, *_) in registry.specs.items()
@@ -56,133 +59,144 @@ def names() -> list[str]:
     )
 
 
-def make_task(name: str, options: TaskOptions) -> Task:
-    """A task with options.
+def make(name: str, options: TaskOptions) -> Task:
+    """Makes a task; its pools are made where it is played.
 
     Raises:
-        ValueError: if there is no such option, it has no such value, or the room itself sets it.
+        ValueError: if there is no such option, it has no such value, or the suite itself sets it.
     """
     return _atari(name, options) if registry.specs[name][0] == _ATARI else _mujoco(name, options)
 
 
 def _mujoco(name: str, options: TaskOptions) -> Task:
-    made, _ = _checked(name, options, ours=(), owned=_OWNED)
+    made = _checked(name, options, own={}, owned=_OWNED)
     observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
     return Task(
-        spec=TaskSpec(
-            observations.shape[0],
-            actions.low.astype(np.float32),
-            actions.high.astype(np.float32),
-            made.config.max_episode_steps,
-        ),
+        name=f"envpool/{name}",
         options=options,
-        shortest=1,
-        dtype=np.float32,
-        scale=1.0,
-        observe=lambda observation, info, bits: observation,
-        noise=normals,
-        act=lambda action: action.astype(np.float64),
+        observation_size=observations.shape[0],
+        action_low=actions.low.astype(np.float32),
+        action_high=actions.high.astype(np.float32),
+        discrete=False,
+        horizon=made.config.max_episode_steps,
+        simulator=Simulator(
+            name=name,
+            options=options,
+            shortest=1,
+            dtype=np.float32,
+            scale=1.0,
+            show=_features,
+            distractors=normals,
+            act=functools.partial(_bounded, low=actions.low, high=actions.high),
+        ),
     )
 
 
 def _atari(name: str, options: TaskOptions) -> Task:
     """An episode ends with the game, not with a life; the action of the highest score is played."""
-    ours = {"observation": OBSERVATIONS[0], "scaled": True, "border": 0, "pixel_noise": 0.0}
-    made, theirs = _checked(name, options, ours=tuple(ours), owned=_OWNED + _OWNED_OF_ATARI)
-    ours |= {key: value for key, value in options.items() if key in ours}
-    if ours["observation"] not in OBSERVATIONS:
+    own = {"observation": OBSERVATIONS[0], "scaled": True, "border": 0, "pixel_noise": 0.0}
+    made = _checked(name, options, own=own, owned=_OWNED + _OWNED_OF_ATARI)
+    own |= {key: value for key, value in options.items() if key in own}
+    _check_own_options(name, own)
+    config, pixels = made.config, own["observation"] == "pixels"
+    channels, height, width = made.gymnasium_observation_space.shape
+    shape = (channels, height + 2 * own["border"], width + 2 * own["border"])
+    unbounded = np.full(int(made.gymnasium_action_space.n), np.inf, np.float32)
+    framed = functools.partial(_framed, border=own["border"], deviation=own["pixel_noise"])
+    return Task(
+        name=f"envpool/{name}",
+        options=options,
+        observation_size=math.prod(shape) if pixels else 128,
+        action_low=-unbounded,
+        action_high=unbounded,
+        discrete=True,
+        horizon=config.max_episode_steps,
+        image_shape=shape if pixels else None,
+        frame_skip=config.frame_skip,
+        simulator=Simulator(
+            name=name,
+            options={key: value for key, value in options.items() if key not in own},
+            shortest=1 + config.noop_max // config.frame_skip,
+            dtype=np.uint8,
+            scale=1 / 255 if own["scaled"] else 1.0,
+            show=framed if pixels else _memory,
+            distractors=uniform_bytes,
+            act=_highest,
+            steps_draw=config.repeat_action_probability > 0,
+        ),
+    )
+
+
+def _check_own_options(name: str, own: TaskOptions) -> None:
+    border, deviation = own["border"], own["pixel_noise"]
+    if own["observation"] not in OBSERVATIONS:
         raise ValueError(
-            f"{name} can show {' or '.join(OBSERVATIONS)}, got observation: {ours['observation']}"
+            f"{name} can show {' or '.join(OBSERVATIONS)}, got observation: {own['observation']}"
         )
-    if not isinstance(ours["scaled"], bool):
-        raise ValueError(f"scaled must be true or false, got {ours['scaled']!r}")
-    config, pixels = made.config, ours["observation"] == "pixels"
-    border, deviation = ours["border"], ours["pixel_noise"]
+    if not isinstance(own["scaled"], bool):
+        raise ValueError(f"scaled must be true or false, got {own['scaled']!r}")
     if type(border) is not int or border < 0:
         raise ValueError(f"border must be a number of pixels, at least 0, got {border!r}")
     if type(deviation) not in (int, float) or not 0 <= deviation < math.inf:
         raise ValueError(f"pixel_noise must be a number, at least 0, got {deviation!r}")
-    if not pixels and (border or deviation):
+    if own["observation"] != "pixels" and (border or deviation):
         raise ValueError(f"border and pixel_noise are for frames, but {name} shows its memory")
-    channels, height, width = made.gymnasium_observation_space.shape
-    frames = (channels, height + 2 * border, width + 2 * border)
-    unbounded = np.full(int(made.gymnasium_action_space.n), np.inf, np.float32)
-    return Task(
-        spec=TaskSpec(
-            int(np.prod(frames)) if pixels else 128,
-            -unbounded,
-            unbounded,
-            config.max_episode_steps,
-            frames if pixels else None,
-            config.frame_skip,
-        ),
-        options=theirs,
-        shortest=1 + config.noop_max // config.frame_skip,
-        dtype=np.uint8,
-        scale=1 / 255 if ours["scaled"] else 1.0,
-        observe=functools.partial(_frames, border=border, deviation=deviation)
-        if pixels
-        else _memory,
-        noise=uniform_bytes,
-        act=lambda action: action.argmax(1).astype(np.int32),
-    )
 
 
-def _frames(
-    observation: UInt8[np.ndarray, "env channels height width"],
+def _checked(
+    name: str, options: TaskOptions, *, own: Collection[str], owned: tuple[str, ...]
+) -> Any:
+    """envpool's own description of a task with those of the options that are envpool's."""
+    theirs = [key for key in envpool.make_spec(name).config._fields if key not in owned]
+    refuse_unknown(f"envpool/{name}", options, [*own, *theirs])
+    passed = {key: value for key, value in options.items() if key not in own}
+    try:
+        return envpool.make_spec(name, **passed)
+    except Exception as error:
+        raise ValueError(f"envpool/{name} cannot be made with {passed}: {error}") from error
+
+
+def _features(
+    observation: Real[np.ndarray, "envs o"], info: dict[str, Any], stream: np.random.BitGenerator
+) -> Real[np.ndarray, "envs o"]:
+    return observation
+
+
+def _memory(
+    observation: np.ndarray, info: dict[str, Any], stream: np.random.BitGenerator
+) -> UInt8[np.ndarray, "envs 128"]:
+    return info["ram"]
+
+
+def _framed(
+    observation: UInt8[np.ndarray, "envs channels height width"],
     info: dict[str, Any],
-    bits: np.random.BitGenerator,
+    stream: np.random.BitGenerator,
     *,
     border: int,
     deviation: float,
-) -> UInt8[np.ndarray, "env o"]:
+) -> UInt8[np.ndarray, "envs o"]:
     """Frames with Gaussian noise in whole numbers, inside a border of uniform noise."""
     if deviation:
-        noise = np.rint(deviation * normals(bits, observation.shape))
+        noise = np.rint(deviation * normals(stream, observation.shape))
         observation = np.clip(observation + noise, 0, 255).astype(np.uint8)
     if border:
-        env, channels, height, width = observation.shape
-        framed = uniform_bytes(bits, (env, channels, height + 2 * border, width + 2 * border))
+        envs, channels, height, width = observation.shape
+        framed = uniform_bytes(stream, (envs, channels, height + 2 * border, width + 2 * border))
         framed[..., border:-border, border:-border] = observation
         observation = framed
     return observation.reshape(len(observation), -1)
 
 
-def _memory(
-    observation: np.ndarray, info: dict[str, Any], bits: np.random.BitGenerator
-) -> UInt8[np.ndarray, "env 128"]:
-    return info["ram"]
+def _bounded(
+    actions: Float[np.ndarray, "envs a"],
+    *,
+    low: Float[np.ndarray, " a"],
+    high: Float[np.ndarray, " a"],
+) -> Float[np.ndarray, "envs a"]:
+    # np.clip takes three times as long for so few numbers
+    return np.minimum(np.maximum(actions.astype(np.float64), low), high)
 
 
-def random_observations(
-    name: str, options: TaskOptions, *, number: int, noise: int, seed: int
-) -> Float[np.ndarray, "number features"]:
-    """What policies would see if they acted at random: the first steps of one simulator."""
-    task, choose = make_task(name, options), np.random.default_rng(seed)
-    bits = np.random.SFC64(seed)
-    pool = envpool.make(name, env_type="gymnasium", num_envs=1, seed=seed, **task.options)
-    observation, info = pool.reset()
-    seen = []
-    for _ in range(number):
-        shown = task.observe(observation, info, bits)
-        features = task.noise(bits, (1, noise * shown.shape[1]))
-        seen.append(np.concatenate([shown, features], axis=1))
-        action = choose.uniform(-1, 1, (1, len(task.spec.action_low)))
-        observation, *_, info = pool.step(task.act(action.astype(np.float32)))
-    return task.scale * np.concatenate(seen).astype(np.float32)
-
-
-def _checked(
-    name: str, options: TaskOptions, *, ours: tuple[str, ...], owned: tuple[str, ...]
-) -> tuple[Any, TaskOptions]:
-    """envpool's own description of a task, and those of the options that are envpool's."""
-    valid = [*ours, *(key for key in envpool.make_spec(name).config._fields if key not in owned)]
-    for key in options:
-        if key not in valid:
-            near = difflib.get_close_matches(key, valid, n=3) or valid
-            raise ValueError(f"{name} has no option {key!r}; valid are {', '.join(near)}")
-    theirs = {key: value for key, value in options.items() if key not in ours}
-    try:
-        return envpool.make_spec(name, **theirs), theirs
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} cannot be made with {theirs}: {error}") from error
+def _highest(scores: Float[np.ndarray, "envs a"]) -> np.ndarray:
+    return scores.argmax(1).astype(np.int32)

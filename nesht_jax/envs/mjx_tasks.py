@@ -1,8 +1,8 @@
 """The tasks of ``gymnasium/envs/mujoco/*_v5.py`` with their default arguments, as a table.
 
-What a task says of a step it reads from the data as the last substep leaves them: positions and
-velocities integrated, but all that derives from them (positions of bodies and sites, inertias,
-contact forces) as of the forward pass before. Gymnasium does the same.
+Observation, reward and termination of a step are read from the data as the last substep leaves
+them: positions and velocities integrated, but all that derives from them (positions of bodies and
+sites, inertias, contact forces) as of the forward pass before. Gymnasium does the same.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -17,25 +17,27 @@ from jaxtyping import Array, Bool, Float, Key
 from mujoco import mjx
 
 Draw = Callable[[Key[Array, ""], int], Float[Array, " n"]]
-"""``(key, n)`` -> n random numbers."""
+"""``(key, n)`` -> n random numbers, what is added to a coordinate each."""
 
 Reset = Callable[
     [Key[Array, ""], Float[Array, " nq"], Float[Array, " nv"]],
     tuple[Float[Array, " nq"], Float[Array, " nv"]],
 ]
-"""``(key, qpos, qvel)`` of the model at rest -> those of a new episode."""
+"""``(key, qpos, qvel)``, positions and velocities of the model at rest -> positions and velocities
+that begin an episode."""
 
 Observe = Callable[[mjx.Data], Float[Array, " o"]]
-"""data -> some features."""
+"""data -> a part of the observation."""
 
 Position = Callable[[mjx.Data], Float[Array, ""]]
-"""data -> how far the body has come."""
+"""data -> how far the body has come, in m."""
 
 Reward = Callable[[mjx.Data, Float[Array, ""], Float[Array, " a"]], Float[Array, ""]]
-"""``(data, velocity, action)`` -> a part of the reward of the step that led to ``data``."""
+"""``(data, velocity, action)`` -> a part of the reward of the step that led to ``data``; velocity
+in m/s."""
 
 Healthy = Callable[[mjx.Data], Bool[Array, ""]]
-"""data -> the episode goes on."""
+"""data -> whether the episode goes on."""
 
 
 def _along_x(data: mjx.Data) -> Float[Array, ""]:
@@ -46,7 +48,7 @@ def _torso_along_x(data: mjx.Data) -> Float[Array, ""]:
     return data.xpos[1, 0]
 
 
-def _mass_centre_along_x(data: mjx.Data) -> Float[Array, ""]:
+def _mass_center_along_x(data: mjx.Data) -> Float[Array, ""]:
     return data.subtree_com[0, 0]
 
 
@@ -54,20 +56,21 @@ def _always(data: mjx.Data) -> Bool[Array, ""]:
     return jnp.asarray(True)
 
 
-class Task(NamedTuple):
+class Rules(NamedTuple):
     """What makes a MuJoCo model a task.
 
     Attributes:
-        xml: file of the model, in Gymnasium's assets.
-        frame_skip: substeps of the simulator in a step of the task.
-        reset: noise on the model's rest.
-        observe: what the policy sees, one part after the other.
-        reward: the parts of a step's reward; it is their sum, plus ``alive`` if healthy.
-        healthy: the episode terminates where it is false.
-        alive: reward of a healthy step.
-        position: its change over a step, by the step's length, is the ``velocity`` of ``reward``.
+        xml: file name of the model, in Gymnasium's assets.
+        frame_skip: number of simulator substeps in a step of the task.
+        reset: distribution of the first state, noise on the model's rest.
+        observe: parts of the observation, in their order.
+        reward: parts of a step's reward, which is their sum, plus ``alive`` where healthy.
+        healthy: predicate whose failure terminates the episode.
+        alive: part of the reward that a healthy step pays.
+        position: coordinate in m whose change over a step, divided by the step's duration, is the
+            ``velocity`` that ``reward`` is given.
         contact_forces: whether ``cfrc_ext`` is read, which MJX computes only if asked.
-        horizon: steps of an episode.
+        horizon: number of steps after which an episode is cut.
     """
 
     xml: str
@@ -87,7 +90,7 @@ class Task(NamedTuple):
         return self.healthy is not _always
 
 
-# -- resets
+# ------------------------------------------------------------------------------------------ resets
 
 
 def _uniform(scale: float) -> Draw:
@@ -103,7 +106,7 @@ def _zero(key: Key[Array, ""], n: int) -> Float[Array, " n"]:
 
 
 def _near_rest(position: Draw, velocity: Draw) -> Reset:
-    """Noise on positions and velocities."""
+    """Adds noise to positions and velocities at rest."""
 
     def reset(key, qpos, qvel):
         position_key, velocity_key = jax.random.split(key)
@@ -116,7 +119,8 @@ def _near_rest(position: Draw, velocity: Draw) -> Reset:
 
 
 def _placed(near_rest: Reset, place: Callable[[Key[Array, ""]], Float[Array, " p"]]) -> Reset:
-    """Then the last coordinates, those of objects, somewhere instead, and at a standstill."""
+    """Resets by ``near_rest``, but puts the last coordinates, those of objects, at a place of their
+    own, where they stand still."""
 
     def reset(key, qpos, qvel):
         rest_key, place_key = jax.random.split(key)
@@ -133,8 +137,8 @@ def _rejection(
     high: tuple[float, float],
     accept: Callable[[Float[Array, ""]], Bool[Array, ""]],
 ) -> Float[Array, "2"]:
-    """A point uniform in the part of a rectangle that lies at an accepted distance from 0."""
-    minval, maxval = jnp.array(low), jnp.array(high)
+    """Draws a point, uniform where a rectangle lies at an accepted distance from 0."""
+    minval, maxval = jnp.array(low, jnp.float32), jnp.array(high, jnp.float32)
 
     def again(carry):
         key, _ = carry
@@ -148,17 +152,18 @@ def _rejection(
 
 
 def _in_reach(key: Key[Array, ""]) -> Float[Array, "2"]:
-    """The reacher's target, in a disc."""
+    """Draws the place of the reacher's target, in a disc."""
     return _rejection(key, (-0.2, -0.2), (0.2, 0.2), lambda distance: distance < 0.2)
 
 
 def _off_goal(key: Key[Array, ""]) -> Float[Array, "4"]:
-    """The pusher's object, to one side of its goal and not touching it; and the goal, at 0."""
+    """Draws the place of the pusher's object, to one side of its goal and not touching it; then
+    comes the goal's, 0."""
     point = _rejection(key, (-0.3, -0.2), (0.0, 0.2), lambda distance: distance > 0.17)
     return jnp.concatenate([point, jnp.zeros(2)])
 
 
-# -- observations
+# ------------------------------------------------------------------------------------ observations
 
 
 def _positions(data: mjx.Data) -> Float[Array, " nq"]:
@@ -170,7 +175,7 @@ def _velocities(data: mjx.Data) -> Float[Array, " nv"]:
 
 
 def _positions_but(first: int) -> Observe:
-    """Without those that say only how far the body has come."""
+    """Positions without the first ones, which say only how far the body has come."""
     return lambda data: data.qpos[first:]
 
 
@@ -179,24 +184,27 @@ def _clipped_velocities(data: mjx.Data) -> Float[Array, " nv"]:
 
 
 def _joints(stop: int) -> Observe:
-    """Positions, then velocities of the first joints."""
+    """Positions, then velocities, of the joints before ``stop``."""
     return lambda data: jnp.concatenate([data.qpos[:stop], data.qvel[:stop]])
 
 
 def _inertias(data: mjx.Data) -> Float[Array, " i"]:
-    """Of each body about the centre of mass of its tree, the world left out; so too below."""
+    """Inertia and mass of each body but the world, about the center of mass of its tree."""
     return data._impl.cinert[1:].ravel()
 
 
 def _body_velocities(data: mjx.Data) -> Float[Array, " v"]:
+    """Velocity of each body but the world, about the center of mass of its tree."""
     return data.cvel[1:].ravel()
 
 
 def _actuator_forces(data: mjx.Data) -> Float[Array, " a"]:
+    """Actuator forces on the joints, which follow the six coordinates of the free root."""
     return data.qfrc_actuator[6:]
 
 
 def _contact_forces(limit: float = jnp.inf) -> Observe:
+    """External force and torque on each body but the world, clipped."""
     return lambda data: jnp.clip(data._impl.cfrc_ext[1:].ravel(), -limit, limit)
 
 
@@ -212,7 +220,7 @@ def _bodies(*bodies: int) -> Observe:
     return lambda data: data.xpos[jnp.array(bodies)].ravel()
 
 
-# -- rewards
+# ----------------------------------------------------------------------------------------- rewards
 
 
 def _forward(weight: float = 1.0) -> Reward:
@@ -220,12 +228,14 @@ def _forward(weight: float = 1.0) -> Reward:
 
 
 def _control(cost: float) -> Reward:
-    """-c·|a|²; the simulator clips the action, the cost does not."""
+    """-c·|a|² of the action as it is given: the simulator clips it to its bounds, the cost does
+    not."""
     return lambda data, velocity, action: -cost * jnp.sum(action**2)
 
 
 def _contact(cost: float, *, force: float = jnp.inf, most: float = jnp.inf) -> Reward:
-    """-c·|f|², the forces on every body clipped, then the cost."""
+    """-c·|f|² of the external forces on all bodies: each is clipped to ±``force``, then the cost to
+    ``most``."""
 
     def reward(data, velocity, action):
         forces = jnp.clip(data._impl.cfrc_ext, -force, force)
@@ -253,11 +263,12 @@ def _tip_on_top(data: mjx.Data, velocity, action) -> Float[Array, ""]:
     return -0.01 * x**2 - (y - 2.0) ** 2 - 1e-3 * v1**2 - 5e-3 * v2**2
 
 
-# -- terminations
+# ------------------------------------------------------------------------------------ terminations
 
 
 def _upright(height: tuple[float, float], angle: float, limit: float | None = None) -> Healthy:
-    """Torso height inside its bounds, |angle| and, if limited, every other |coordinate| below."""
+    """Healthy while the torso's height is inside its bounds, |tilt| below ``angle`` and, if a limit
+    is given, every other |coordinate|, velocities included, below it."""
 
     def healthy(data):
         z, tilt = data.qpos[1], data.qpos[2]
@@ -278,7 +289,7 @@ def _finite(data: mjx.Data) -> Bool[Array, ""]:
 
 
 def _ant_is_healthy(data: mjx.Data) -> Bool[Array, ""]:
-    """Bounds included, unlike those of the humanoid."""
+    """Healthy between two heights, which are healthy too, unlike the humanoid's bounds."""
     return _finite(data) & (0.2 <= data.qpos[2]) & (data.qpos[2] <= 1.0)
 
 
@@ -306,7 +317,7 @@ HUMANOID_PARTS = (
 )
 
 TASKS = {
-    "hopper": Task(
+    "hopper": Rules(
         xml="hopper.xml",
         frame_skip=4,
         reset=_near_rest(_uniform(5e-3), _uniform(5e-3)),
@@ -315,7 +326,7 @@ TASKS = {
         healthy=_upright(height=(0.7, jnp.inf), angle=0.2, limit=100.0),
         alive=1.0,
     ),
-    "walker2d": Task(
+    "walker2d": Rules(
         xml="walker2d_v5.xml",
         frame_skip=4,
         reset=_near_rest(_uniform(5e-3), _uniform(5e-3)),
@@ -324,14 +335,14 @@ TASKS = {
         healthy=_upright(height=(0.8, 2.0), angle=1.0),
         alive=1.0,
     ),
-    "halfcheetah": Task(
+    "halfcheetah": Rules(
         xml="half_cheetah.xml",
         frame_skip=5,
         reset=_near_rest(_uniform(0.1), _normal(0.1)),
         observe=(_positions_but(1), _velocities),
         reward=(_forward(), _control(0.1)),
     ),
-    "ant": Task(
+    "ant": Rules(
         xml="ant.xml",
         frame_skip=5,
         reset=_near_rest(_uniform(0.1), _normal(0.1)),
@@ -342,7 +353,7 @@ TASKS = {
         position=_torso_along_x,
         contact_forces=True,
     ),
-    "humanoid": Task(
+    "humanoid": Rules(
         xml="humanoid.xml",
         frame_skip=5,
         reset=_near_rest(_uniform(1e-2), _uniform(1e-2)),
@@ -350,27 +361,27 @@ TASKS = {
         reward=(_forward(1.25), _control(0.1), _contact(5e-7, most=10.0)),
         healthy=_torso_between(1.0, 2.0),
         alive=5.0,
-        position=_mass_centre_along_x,
+        position=_mass_center_along_x,
         contact_forces=True,
     ),
-    "humanoidstandup": Task(
+    "humanoidstandup": Rules(
         xml="humanoidstandup.xml",
         frame_skip=5,
         reset=_near_rest(_uniform(1e-2), _uniform(1e-2)),
         observe=HUMANOID_PARTS,
-        # height by a substep, not by a step
+        # Gymnasium divides the height by the duration of a substep, 0.003 s, not of a step
         reward=(_height(1 / 0.003), _control(0.1), _contact(5e-7, most=10.0)),
         alive=1.0,
         contact_forces=True,
     ),
-    "swimmer": Task(
+    "swimmer": Rules(
         xml="swimmer.xml",
         frame_skip=4,
         reset=_near_rest(_uniform(0.1), _uniform(0.1)),
         observe=(_positions_but(2), _velocities),
         reward=(_forward(), _control(1e-4)),
     ),
-    "reacher": Task(
+    "reacher": Rules(
         xml="reacher.xml",
         frame_skip=2,
         reset=_placed(_near_rest(_uniform(0.1), _uniform(5e-3)), _in_reach),
@@ -384,7 +395,7 @@ TASKS = {
         reward=(_distance(1.0, FINGERTIP, TARGET), _control(1.0)),
         horizon=50,
     ),
-    "pusher": Task(
+    "pusher": Rules(
         xml="pusher_v5.xml",
         frame_skip=5,
         reset=_placed(_near_rest(_zero, _uniform(5e-3)), _off_goal),
@@ -396,7 +407,7 @@ TASKS = {
         ),
         horizon=100,
     ),
-    "inverted_pendulum": Task(
+    "inverted_pendulum": Rules(
         xml="inverted_pendulum.xml",
         frame_skip=2,
         reset=_near_rest(_uniform(0.01), _uniform(0.01)),
@@ -405,7 +416,7 @@ TASKS = {
         healthy=_pole_up,
         alive=1.0,
     ),
-    "inverted_double_pendulum": Task(
+    "inverted_double_pendulum": Rules(
         xml="inverted_double_pendulum.xml",
         frame_skip=5,
         reset=_near_rest(_uniform(0.1), _normal(0.1)),

@@ -1,69 +1,44 @@
-"""Episodes of a whole population in one compiled loop, for rooms written in JAX."""
+"""Episodes of a whole population in one compiled loop, for suites written in JAX."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
-from nesht_jax import normalize
-from nesht_jax.contract import Evaluate, Evaluation, Members, Params
-from nesht_jax.envs import noisy
-from nesht_jax.envs.queue import Slot, default_slots, play, seating
-from nesht_jax.envs.task import TaskSpec, episode_length
-from nesht_jax.noise import normal
-from nesht_jax.policy import Policy
+from nesht_jax.envs import distractors
+from nesht_jax.envs.episode_queue import Episode, default_num_envs, make_assign_members, play
+from nesht_jax.es.noise import normal
+from nesht_jax.types import Evaluate, Evaluation, Moments, Params, Policy, Population, Task
 
-
-class Transition(NamedTuple):
-    """What a step brings: the next state of the simulator and what the task says of it."""
-
-    state: Any
-    observation: Float[Array, " o"]
-    reward: Float[Array, ""]
-    terminated: Bool[Array, ""]
+Act = Callable[..., tuple[Float[Array, " features"], Float[Array, " a"]]]
+"""``(params, moments, observation, random_bits, step) -> (what the policy sees, action)``."""
 
 
-class Environment(NamedTuple):
-    """One environment, unbatched; ``vmap`` is outside.
+def make_act(task: Task, policy: Policy, *, action_noise: float) -> Act:
+    """Makes what one member sees and does at a step.
 
-    Attributes:
-        reset: key -> (state, observation).
-        step: (state, action) -> transition. Never resets; the horizon is the rollout's business.
-        spec: sizes, action bounds and the task's own horizon.
+    ``random_bits`` are the episode's own, the same at every step of it: two words for distractors,
+    two for noise on actions.
     """
-
-    reset: Callable[[Key[Array, ""]], tuple[Any, Float[Array, " o"]]]
-    step: Callable[[Any, Float[Array, " a"]], Transition]
-    spec: TaskSpec
-
-
-def strong(tree: Any) -> Any:
-    """``tree`` without weak types, in which a simulator's reset and step may differ: a loop around
-    them would compile twice."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)
-
-
-def make_act(
-    policy: Policy, spec: TaskSpec, *, noise: int, action_noise: float
-) -> Callable[..., tuple[Float[Array, " features"], Float[Array, " a"]]]:
-    """What one member sees and does: ``(params, moments, observation, words, step)`` ->
-    (observation with its noise features, action). ``words`` are the episode's own, the same at
-    every step of it: two for features, two for noise on actions."""
+    normals = distractors.num_action_normals(task, action_noise, policy.stochastic)
 
     def act(
         params: Params,
-        moments: normalize.Moments | None,
+        moments: Moments | None,
         observation: Float[Array, " o"],
-        words: UInt32[Array, "2 2"],
+        random_bits: UInt32[Array, "2 2"],
         step: Int[Array, ""],
     ) -> tuple[Float[Array, " features"], Float[Array, " a"]]:
-        seen = noisy.observe(observation, noise, words[0], step)
-        action = policy.apply(params, moments, seen)
-        rules = {"action_noise": action_noise, "samples": policy.samples}
-        jitter = normal(words[1], step, (noisy.jitters(spec, **rules),))
-        return seen, noisy.act(action, jitter, spec, **rules)
+        seen = distractors.append(observation, task.distractors, random_bits[0], step)
+        action = distractors.act(
+            policy.apply(params, moments, seen),
+            normal(random_bits[1], step, (normals,)),
+            task,
+            action_noise=action_noise,
+            stochastic=policy.stochastic,
+        )
+        return seen, action.astype(jnp.float32)
 
     return act
 
@@ -71,84 +46,119 @@ def make_act(
 def episode_keys(
     key: Key[Array, ""],
     member: Int[Array, ""],
-    rollout: Int[Array, ""],
+    episode: Int[Array, ""],
     *,
     common_random_numbers: bool,
 ) -> tuple[Key[Array, ""], Key[Array, ""]]:
-    """Keys of one episode of a generation: for its reset, and for all that is drawn on its way."""
-    reset_root, stream_root = jax.random.split(key)
+    """Gives the keys of one episode: for its reset, and for all that is drawn on its way.
+
+    Args:
+        key: key of the generation, consumed whole.
+        member: index of the member.
+        episode: index among the episodes of the member.
+        common_random_numbers: whether members 2j and 2j + 1, a mirrored pair, share reset keys.
+    """
+    reset_root, stream_root = jax.random.split(_threefry(key))
     seed = member // 2 if common_random_numbers else member
     return (
-        jax.random.fold_in(jax.random.fold_in(reset_root, seed), rollout),
-        jax.random.fold_in(jax.random.fold_in(stream_root, member), rollout),
+        jax.random.fold_in(jax.random.fold_in(reset_root, seed), episode),
+        jax.random.fold_in(jax.random.fold_in(stream_root, member), episode),
     )
 
 
+def _threefry(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The key, or one drawn from it: of other generators a batch of keys may share its numbers."""
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    bits = jax.random.bits(key, (2,), jnp.uint32)
+    return jax.random.wrap_key_data(bits, impl="threefry2x32")
+
+
 def make_pure_evaluate(
-    environment: Environment,
+    task: Task,
     policy: Policy,
     *,
     num_members: int,
-    rollouts: int = 1,
-    noise: int = 0,
-    horizon: int | None = None,
+    episodes_per_member: int = 1,
     action_noise: float = 0.0,
     common_random_numbers: bool = False,
-    slots: int | None = None,
+    num_envs: int | None = None,
 ) -> Evaluate:
-    """The population's rollouts in one loop: a slot whose episode ends takes the next one.
+    """Makes what plays a population's episodes in one loop, on few environments in turn.
 
-    The return of an episode does not depend on the slot that plays it, nor on how many there are,
-    but for the order in which a batch of another size is summed. See ``make_evaluate`` for the
-    arguments.
+    The return of an episode does not depend on the environment that plays it, nor on how many there
+    are, but for the order in which a batch of another size is summed. See ``envs.make_evaluate``
+    for the arguments.
     """
-    length = episode_length(environment.spec, horizon)
-    usual = default_slots(num_members * rollouts, terminates=environment.spec.terminates)
-    act = make_act(policy, environment.spec, noise=noise, action_noise=action_noise)
-    # jitted, so that the loops around them do not trace a simulator again and again
-    reset, simulate = jax.jit(environment.reset), jax.jit(environment.step)
+    total = num_members * episodes_per_member
+    usual = default_num_envs(total, terminates=task.terminates)
+    step = make_step(task, policy, action_noise=action_noise)
+    reset = jax.jit(task.simulator.reset)
 
-    def begin(key: Key[Array, ""], episode: Int[Array, ""]) -> Slot:
+    def begin(key: Key[Array, ""], number: Int[Array, ""]) -> Episode:
+        member, episode = number // episodes_per_member, number % episodes_per_member
         reset_key, stream_key = episode_keys(
-            key,
-            episode // rollouts,
-            episode % rollouts,
-            common_random_numbers=common_random_numbers,
+            key, member, episode, common_random_numbers=common_random_numbers
         )
         state, observation = reset(reset_key)
-        words = jax.random.bits(stream_key, (2, 2))
-        steps, fitness, ended = jnp.int32(0), jnp.float32(0), jnp.asarray(False)
-        return Slot(episode, words, state, observation, steps, fitness, ended)
-
-    def step(slot: Slot, params: Params, moments: normalize.Moments | None) -> tuple[Slot, Array]:
-        seen, action = act(params, moments, slot.observation, slot.words, slot.steps)
-        after = simulate(slot.state, action)
-        moved = slot._replace(
-            state=after.state,
-            observation=after.observation,
-            steps=slot.steps + 1,
-            fitness=slot.fitness + after.reward,
-            ended=after.terminated | (slot.steps + 1 >= length),
-        )
-        return moved, seen
+        random_bits = jax.random.bits(stream_key, (2, 2), jnp.uint32)
+        steps, returns, ended = jnp.int32(0), jnp.float32(0), jnp.asarray(False)
+        return Episode(number, random_bits, state, observation, steps, returns, ended)
 
     def evaluate(
-        key: Key[Array, ""], members: Members, moments: normalize.Moments | None
+        key: Key[Array, ""], population: Population, moments: Moments | None
     ) -> Evaluation:
-        members = policy.prepare(members)
-        begun = jax.vmap(begin, (None, 0))(key, jnp.arange(num_members * rollouts))
+        population = policy.prepare(population)
+        numbers = jnp.arange(total, dtype=jnp.int32)
         played = play(
-            begun,
-            lambda slot, own: step(slot, members.params(own), moments),
-            seating(members.own, num_members=num_members, rollouts=rollouts),
-            slots=slots or usual,
-            observes=policy.observes,
+            jax.vmap(begin, (None, 0))(key, numbers),
+            lambda episode, drawn: step(episode, population.assemble(drawn), moments),
+            make_assign_members(
+                population.draw, num_members=num_members, episodes_per_member=episodes_per_member
+            ),
+            num_envs=num_envs or usual,
+            gather_moments=policy.uses_moments,
         )
+        by_member = (num_members, episodes_per_member)
         return Evaluation(
-            fitness=played.fitness.reshape(num_members, rollouts).mean(1),
-            steps=played.steps.reshape(num_members, rollouts).sum(1),
-            simulated=played.simulated,
+            fitness=played.returns.reshape(by_member).mean(1),
+            steps=played.steps.reshape(by_member).sum(1, dtype=jnp.int32),
+            simulated_steps=played.simulated_steps,
             observed=played.observed,
         )
 
     return evaluate
+
+
+def make_step(
+    task: Task, policy: Policy, *, action_noise: float
+) -> Callable[[Episode, Params, Moments | None], tuple[Episode, Float[Array, " features"]]]:
+    """Makes one step of one episode: ``(episode, params, moments) -> (episode, what was seen)``.
+
+    An episode fails, and ends with a return of NaN, where it shows the policy what is not finite,
+    a step that does not count, or where its reward is not finite.
+    """
+    act, horizon = make_act(task, policy, action_noise=action_noise), task.horizon
+    if horizon is None:
+        raise ValueError(f"{task.name} has no time limit of its own: set horizon")
+    # jitted, so that the loops around it do not trace a simulator again and again
+    simulate = jax.jit(task.simulator.step)
+
+    def step(
+        episode: Episode, params: Params, moments: Moments | None
+    ) -> tuple[Episode, Float[Array, " features"]]:
+        seen, action = act(params, moments, episode.observation, episode.random_bits, episode.steps)
+        after = simulate(episode.state, action)
+        shown = jnp.isfinite(episode.observation).all()
+        failed = ~shown | ~jnp.isfinite(after.reward)
+        steps = episode.steps + shown.astype(jnp.int32)
+        moved = episode._replace(
+            state=after.state,
+            observation=after.observation,
+            steps=steps,
+            returns=jnp.where(failed, jnp.nan, episode.returns + after.reward),
+            ended=after.terminated | (steps >= horizon) | failed,
+        )
+        return moved, seen
+
+    return step

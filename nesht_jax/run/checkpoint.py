@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from nesht_jax.nesht import State
+from nesht_jax.es.nes import State
 
 
 class Checkpoints:
@@ -21,7 +21,7 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """Generation of the newest checkpoint."""
+        """Generation of the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: State) -> None:
@@ -32,7 +32,7 @@ class Checkpoints:
             self._manager.save(generation, args=ocp.args.StandardSave(bits))
 
     def restore(self, like: State) -> State:
-        """The newest state, with the structure, shapes and dtypes of ``like``.
+        """Reads the newest state, with the structure, shapes and dtypes of ``like``.
 
         Raises:
             ValueError: if there is none, or it is damaged, or of another structure.
@@ -47,7 +47,8 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
             reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
             raise ValueError(f"checkpoint {latest} in {folder} cannot be read: {reason}") from error
-        return saved._replace(key=jax.random.wrap_key_data(saved.key))
+        impl = jax.random.key_impl(like.key)
+        return saved._replace(key=jax.random.wrap_key_data(saved.key, impl=impl))
 
     def close(self) -> None:
         """Ends the manager's threads."""

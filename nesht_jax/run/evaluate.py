@@ -1,107 +1,67 @@
 """How good is a policy: many episodes of one set of weights."""
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy import stats
 
-from nesht_jax import normalize
-from nesht_jax.contract import Evaluation, HostEvaluate, Params, alike
-from nesht_jax.envs import make_evaluate, task_spec
-from nesht_jax.envs.task import TaskOptions
-from nesht_jax.nesht import State, realised_sparsity
-from nesht_jax.policy import Policy, segment_norms
-from nesht_jax.run.build import build_algorithm, build_policy, thresholded
+from nesht_jax.envs.suite import TaskOptions
+from nesht_jax.envs.tasks import make_evaluate, make_task
+from nesht_jax.es.nes import State
+from nesht_jax.policy.policy import segment_norms
+from nesht_jax.report.statistics import Score, score
+from nesht_jax.run.build import Experiment, Stream, build, stream
 from nesht_jax.run.checkpoint import Checkpoints
-from nesht_jax.run.config import Config, read_config
+from nesht_jax.run.config import Config
+from nesht_jax.run.yaml import read_config
+from nesht_jax.types import (
+    Evaluation,
+    HostEvaluate,
+    Moments,
+    Params,
+    Policy,
+    Task,
+    mask_of,
+    replicate,
+    sparsity_of,
+)
 
-
-class Score(NamedTuple):
-    """Undiscounted returns of some episodes.
-
-    Attributes:
-        mean: of the returns.
-        standard_error: of the mean.
-        low: lower end of the 95 % confidence interval of the mean (Student's t).
-        high: its upper end.
-        episodes: how many.
-        steps: mean length of an episode.
-    """
-
-    mean: float
-    standard_error: float
-    low: float
-    high: float
-    episodes: int
-    steps: float
-
-
-def score(returns: Float[Any, " episodes"], steps: Int[Any, " episodes"]) -> Score:
-    """Mean, standard error and confidence interval of independent returns."""
-    returns, steps = np.asarray(returns, np.float64), np.asarray(steps)
-    n = len(returns)
-    mean = float(returns.mean())
-    error = float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-    reach = float(stats.t.ppf(0.975, n - 1)) * error if n > 1 else float("nan")
-    return Score(mean, error, mean - reach, mean + reach, n, float(steps.mean()))
-
-
-Play = Callable[[int | Int[Array, ""], Params, normalize.Moments | None], Evaluation]
-"""``(call, params, moments) -> evaluation``: episodes of one set of weights."""
+Play = Callable[[int | Int[Array, ""], Params, Moments | None], Evaluation]
+"""``(call, params, moments) -> evaluation``: episodes of one set of weights, a member each."""
 
 
 def make_play(
-    config: Config,
-    policy: Policy,
-    *,
-    episodes: int,
-    seed: int,
-    task: str | None = None,
-    options: TaskOptions | None = None,
-) -> Play:
-    """What plays the task of a config, or another task; ``options`` go over those of the config.
+    task: Task, policy: Policy, *, episodes: int, seed: int, num_envs: int | None = None
+) -> tuple[Play, Callable[[], None]]:
+    """Makes what plays one policy on a task, and what frees its simulators.
 
-    Call number ``call`` draws its resets and noise from (seed, call) alone, whatever was called
-    before: so an evaluation at some generation is the same in a resumed run.
+    Call number ``call`` draws its resets and distractors from (seed, call) alone, whatever was
+    called before: so an evaluation at some generation is the same in a resumed run.
     """
-    room = make_evaluate(
-        task or config.task,
-        policy,
-        num_members=episodes,
-        noise=config.noise,
-        horizon=config.evaluate_horizon or config.horizon,
-        seed=seed,
-        options=_options(config, task, options),
-    )
+    evaluate = make_evaluate(task, policy, num_members=episodes, seed=seed, num_envs=num_envs)
+    root = jax.random.key(seed, impl="threefry2x32")
 
-    def play(
-        call: int | Int[Array, ""], params: Params, moments: normalize.Moments | None
-    ) -> Evaluation:
-        if isinstance(room, HostEvaluate):
-            room.seek(int(call))
-        return room(jax.random.fold_in(jax.random.key(seed), call), alike(params), moments)
+    def play(call: int | Int[Array, ""], params: Params, moments: Moments | None) -> Evaluation:
+        if isinstance(evaluate, HostEvaluate):
+            evaluate.seek(int(call))
+        return evaluate(jax.random.fold_in(root, call), replicate(params), moments)
 
-    return play if isinstance(room, HostEvaluate) else jax.jit(play)
+    if isinstance(evaluate, HostEvaluate):
+        return play, evaluate.close
+    return jax.jit(play), lambda: None
 
 
-def _options(config: Config, task: str | None, options: TaskOptions | None) -> TaskOptions:
-    """Those given, over those of the config where its own task is played."""
-    own = config.task_options if task in (None, config.task) else {}
-    return own | (options or {})
-
-
-class Centre(NamedTuple):
-    """The thresholded centre H_k(θ) and how it plays.
+class CenterEvaluation(NamedTuple):
+    """How the center plays, as sparse as the method makes it.
 
     Attributes:
-        returns: of its episodes.
-        steps: their lengths.
-        sparsity: fraction of exact zeros.
+        returns: return of each episode.
+        steps: length of each episode in environment steps.
+        sparsity: fraction of weights that do not live.
         segment_norms: see ``policy.segment_norms``.
     """
 
@@ -111,41 +71,75 @@ class Centre(NamedTuple):
     segment_norms: Float[Array, " segments"]
 
 
-def make_evaluate_centre(config: Config, policy: Policy) -> Callable[[State], Centre]:
-    """The evaluations of a run; each is a function of the config and the state alone."""
-    play = make_play(config, policy, episodes=config.evaluate_episodes, seed=config.seed + 1)
+def make_evaluate_center(
+    config: Config, experiment: Experiment
+) -> tuple[Callable[[State], CenterEvaluation], Callable[[], None]]:
+    """Makes the evaluations of a run, and what frees their simulators.
+
+    Each evaluation is a function of the config and the state alone.
+    """
+    task = experiment.task
+    if config.evaluation.horizon is not None:
+        task = dataclasses.replace(task, horizon=config.evaluation.horizon)
+    play, close = make_play(
+        task,
+        experiment.policy,
+        episodes=config.evaluation.episodes,
+        seed=stream(config.seed, Stream.EVALUATION),
+        num_envs=config.num_envs,
+    )
 
     @jax.jit
-    def look(params: Params) -> tuple[Params, Array, Array]:
-        params = thresholded(config, params)
-        return params, realised_sparsity(params), segment_norms(params, config.noise)
+    def look(state: State) -> tuple[Params, Array, Array]:
+        params, sparsity = projected(experiment, state)
+        return params, sparsity, segment_norms(params, experiment.policy.layers, task.distractors)
 
-    def evaluate_centre(state: State) -> Centre:
-        params, sparsity, norms = look(state.params)
+    def evaluate_center(state: State) -> CenterEvaluation:
+        params, sparsity, norms = look(state)
         played = play(state.generation, params, state.moments)
-        return Centre(played.fitness, played.steps, sparsity, norms)
+        return CenterEvaluation(played.fitness, played.steps, sparsity, norms)
 
-    return evaluate_centre
+    return evaluate_center, close
+
+
+def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array, ""]]:
+    """The center as sparse as the method makes it, and its sparsity by the mask."""
+    projection, params = experiment.projection, state.params
+    if projection is None:
+        return params, sparsity_of(mask_of(state.optimizer, params))
+    return projection(params), sparsity_of(projection.mask(params))
 
 
 class RunScore(NamedTuple):
     """What a run has learned, evaluated.
 
     Attributes:
-        task: where it was evaluated.
-        generation: of the checkpoint.
+        task: task of the evaluation.
+        generation: generation of the checkpoint.
         thresholded: score of H_k(θ).
-        thresholded_sparsity: fraction of exact zeros in H_k(θ).
-        centre: score of θ as training left it.
-        centre_sparsity: fraction of exact zeros in θ.
+        thresholded_sparsity: fraction of weights that do not live in H_k(θ).
+        center: score of θ as training left it.
+        center_sparsity: fraction of weights that do not live in θ.
     """
 
     task: str
     generation: int
     thresholded: Score
     thresholded_sparsity: float
-    centre: Score
-    centre_sparsity: float
+    center: Score
+    center_sparsity: float
+
+
+def restore(folder: Path) -> tuple[Config, Experiment]:
+    """Reads a run folder: its config, and its experiment at the newest checkpoint.
+
+    Raises:
+        ValueError: if the run or its checkpoint does not read.
+    """
+    config = read_config(folder)
+    experiment = build(config)
+    with closing(Checkpoints(folder / "checkpoints", create=False)) as checkpoints:
+        return config, experiment._replace(state=checkpoints.restore(experiment.state))
 
 
 def evaluate_run(
@@ -159,45 +153,72 @@ def evaluate_run(
     """Evaluates the newest checkpoint of a run, with and without threshold, on the same resets.
 
     Args:
-        folder: of the run.
-        episodes: to play with each.
-        task: another task, of the same sizes.
-        options: of the task, over those of the run.
-        seed: of resets and noise features.
+        folder: run folder.
+        episodes: number of episodes to play with each.
+        task: another task, of the same sizes and kind of actions.
+        options: options of the task, over those of the run.
+        seed: seed of resets and distractors.
 
     Raises:
-        ValueError: if the run or its checkpoint does not read, or the task has other sizes.
+        ValueError: if the run or its checkpoint does not read, or the task does not fit.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    config = read_config(folder)
-    spec = task_spec(config.task, config.task_options)
+    config, experiment = restore(folder)
+    played_on = experiment.task
     if task is not None or options:
-        other = task_spec(task or config.task, _options(config, task, options))
-        sizes = [(s.observation_size, len(s.action_low)) for s in (spec, other)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"{task or config.task} has (observation, action) sizes {sizes[1]}, but "
-                f"{config.task}, where {folder} was trained, has {sizes[0]}"
-            )
-    policy = build_policy(config, spec)
-    _, template = build_algorithm(config, spec, policy)
-    with closing(Checkpoints(folder / "checkpoints", create=False)) as checkpoints:
-        state = checkpoints.restore(template)
-    play = make_play(
-        config, policy, episodes=episodes, seed=seed + 2**16, task=task, options=options
+        own = config.task_options if task in (None, config.task) else {}
+        played_on = make_task(
+            task or config.task,
+            distractors=config.distractors,
+            horizon=config.horizon,
+            options=own | (options or {}),
+        )
+        check_fits(experiment.task, played_on, folder)
+    if config.evaluation.horizon is not None:
+        played_on = dataclasses.replace(played_on, horizon=config.evaluation.horizon)
+    play, close = make_play(
+        played_on,
+        experiment.policy,
+        episodes=episodes,
+        seed=stream(seed, Stream.FINAL),
+        num_envs=config.num_envs,
     )
+    state = experiment.state
 
     def played(params: Params) -> Score:
         evaluation = play(0, params, state.moments)
         return score(evaluation.fitness, evaluation.steps)
 
-    sparse = thresholded(config, state.params)
-    return RunScore(
-        task=task or config.task,
-        generation=int(state.generation),
-        thresholded=played(sparse),
-        thresholded_sparsity=float(realised_sparsity(sparse)),
-        centre=played(state.params),
-        centre_sparsity=float(realised_sparsity(state.params)),
-    )
+    sparse, sparsity = projected(experiment, state)
+    try:
+        return RunScore(
+            task=played_on.name,
+            generation=int(state.generation),
+            thresholded=played(sparse),
+            thresholded_sparsity=float(sparsity),
+            center=played(state.params),
+            center_sparsity=float(sparsity_of(mask_of(state.optimizer, state.params))),
+        )
+    finally:
+        close()
+
+
+def check_fits(trained: Task, other: Task, folder: Path) -> None:
+    """Refuses a task whose observations or actions are not those of the training.
+
+    Raises:
+        ValueError: naming both tasks and what differs.
+    """
+    sizes = [(t.observation_size, t.num_actions) for t in (trained, other)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"{other.name} has (observation, action) sizes {sizes[1]}, but {trained.name}, where "
+            f"{folder} was trained, has {sizes[0]}"
+        )
+    if trained.discrete != other.discrete:
+        kinds = ["choices" if t.discrete else "numbers" for t in (trained, other)]
+        raise ValueError(
+            f"{other.name} takes {kinds[1]} as actions, but {trained.name}, where {folder} was "
+            f"trained, takes {kinds[0]}"
+        )

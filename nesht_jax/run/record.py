@@ -1,7 +1,5 @@
 """What a run leaves while it goes: metrics as JSON lines and TensorBoard, and a live display."""
 
-import json
-import math
 import os
 import time
 from collections import deque
@@ -15,19 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from tensorboardX import SummaryWriter
 
-Row = dict[str, Any]
-"""The metrics of one generation, counted from 1; row 0 holds the first evaluation alone."""
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics file; a last line cut short by a kill is left out."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+from nesht_jax.report.rows import EvaluationRow, Row, finite, read_rows, to_json
 
 
 class Metrics:
@@ -36,24 +22,25 @@ class Metrics:
     def __init__(self, folder: Path, *, generation: int) -> None:
         """Opens the files; rows after ``generation``, which a resumed run makes again, go."""
         path = folder / "metrics.jsonl"
-        self.rows = (
-            [r for r in read_rows(path) if r["generation"] <= generation] if (path.exists()) else []
-        )
+        rows = read_rows(path) if path.exists() else []
+        self.rows = [row for row in rows if row.generation <= generation]
         kept = path.with_suffix(".kept")
-        kept.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        lines = "".join(to_json(row) + "\n" for row in self.rows)
+        kept.write_text(lines, encoding="utf-8")
         os.replace(kept, path)
-        self._file = path.open("a")
+        self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=generation + 1)
 
     def append(self, row: Row) -> None:
-        """Writes one row; non-finite numbers become null, which JSON can hold."""
-        row = {name: _finite(value) for name, value in row.items()}
+        """Writes one row; numbers that are not finite become None."""
+        row = Row(**finite(row._asdict() | {"evaluation": None}))._replace(
+            evaluation=row.evaluation and EvaluationRow(**finite(row.evaluation._asdict()))
+        )
         self.rows.append(row)
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(to_json(row) + "\n")
         self._file.flush()
-        for name, value in _flat(row):
-            if value is not None:
-                self._board.add_scalar(name, value, row["generation"])
+        for name, value in _scalars(row):
+            self._board.add_scalar(name, value, row.generation)
 
     def close(self) -> None:
         """Closes both files."""
@@ -62,7 +49,7 @@ class Metrics:
 
 
 class Display:
-    """A live line of progress on a terminal; elsewhere a line for each evaluation."""
+    """Two live lines on a terminal; elsewhere a line for each evaluation."""
 
     RATE_WINDOW = 20
     """Generations over which steps per second are averaged."""
@@ -72,19 +59,18 @@ class Display:
         self._bar = Progress(
             TextColumn("generation"),
             MofNCompleteColumn(),
-            BarColumn(),
+            BarColumn(bar_width=24),
             TextColumn("time left"),
             TimeRemainingColumn(),
             console=console,
         )
-        done = max((row["generation"] for row in rows), default=0)
+        done = max((row.generation for row in rows), default=0)
         self._task = self._bar.add_task("", total=total, completed=done)
-        self._evaluation: Row | None = None
+        self._evaluation: EvaluationRow | None = None
         self._population: Row | None = None
-        self._failed = self._skipped = 0
+        self._failed = self._skipped = self._dropped = 0
         self._recent: deque[tuple[float, Row]] = deque(maxlen=self.RATE_WINDOW)
-        self._recent.append((time.monotonic(), {}))
-        self._live = Live(Group(self._bar, Text("compiling …")), console=console)
+        self._live = Live(self._two_lines("compiling ..."), console=console)
         for row in rows:
             self._take(row)
 
@@ -101,60 +87,71 @@ class Display:
         """Shows one more row."""
         self._take(row)
         self._recent.append((time.monotonic(), row))
-        self._bar.update(self._task, completed=row["generation"])
+        self._bar.update(self._task, completed=row.generation)
         if self._console.is_terminal:
-            self._live.update(Group(self._bar, Text(self._line())))
-        elif "evaluation" in row:
-            self._console.print(f"generation {row['generation']}: {self._line()}", soft_wrap=True)
+            self._live.update(self._two_lines(self._line()))
+        elif row.evaluation is not None:
+            self._console.print(
+                f"generation {row.generation}: {self._line()}", soft_wrap=True, markup=False
+            )
+
+    def _two_lines(self, line: str) -> Group:
+        return Group(self._bar, Text(line, no_wrap=True, overflow="ellipsis"))
 
     def _take(self, row: Row) -> None:
-        self._evaluation = row.get("evaluation", self._evaluation)
-        self._population = row if "fitness_mean" in row else self._population
-        self._failed += row.get("failed", 0)
-        self._skipped += row.get("skipped", False)
+        self._evaluation = row.evaluation or self._evaluation
+        self._population = row if row.fitness_std is not None or row.failed else self._population
+        self._failed += row.failed
+        self._skipped += row.skipped
+        self._dropped += row.dropped_moments
 
     def _line(self) -> str:
         parts = []
         if self._evaluation:
-            parts.append(f"return of the centre {_number(self._evaluation['mean'])}")
-            parts.append(f"sparsity {self._evaluation['sparsity']:.3f}")
+            parts.append(f"return {_number(self._evaluation.mean)}")
+            if self._evaluation.failed:
+                parts[-1] += f" ({self._evaluation.failed} of {self._evaluation.episodes} failed)"
+            parts.append(f"sparsity {self._evaluation.sparsity:.2f}")
         if self._population:
-            parts.append(f"of the population {_number(self._population['fitness_mean'])}")
-        elapsed = self._recent[-1][0] - self._recent[0][0]
-        if elapsed > 0:
-            rows = [row for _, row in list(self._recent)[1:]]
-            steps, frames, simulated = (
-                sum(row.get(name, 0) for row in rows) for name in ("steps", "frames", "simulated")
-            )
-            parts.append(f"{steps / elapsed:,.0f} useful steps/s")
-            if frames:
-                parts.append(f"{frames / elapsed:,.0f} frames/s")
-            if simulated:
-                parts.append(f"useful share {steps / simulated:.2f}")
-        if self._failed:
-            parts.append(f"{self._failed} failed rollouts")
-        if self._skipped:
-            parts.append(f"{self._skipped} skipped updates")
+            parts.append(f"population {_number(self._population.fitness_mean)}")
+        parts += self._rates()
+        for count, what in (
+            (self._failed, "failed members"),
+            (self._skipped, "skipped updates"),
+            (self._dropped, "dropped moments"),
+        ):
+            parts += [f"{count} {what}"] if count else []
         return " · ".join(parts)
+
+    def _rates(self) -> list[str]:
+        """Steps and frames a second, once two rows tell of a time between them."""
+        rows = [row for _, row in list(self._recent)[1:]]
+        steps, simulated = (sum(getattr(r, n) for r in rows) for n in ("steps", "simulated_steps"))
+        elapsed = self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
+        if not steps or elapsed <= 0:
+            return []
+        rates = [f"{steps / elapsed:,.0f} steps/s"]
+        frames = sum(row.frames or 0 for row in rows)
+        if frames:
+            rates.append(f"{frames / elapsed:,.0f} frames/s")
+        share = f"{steps / simulated:.2f}"
+        return rates if share == "1.00" else [*rates, f"useful share {share}"]
 
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f}"
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _scalars(row: Row) -> Iterator[tuple[str, float]]:
+    """What TensorBoard shows of a row, by tag."""
+    yield from _flat(row._asdict() | {"evaluation": row.evaluation and row.evaluation._asdict()})
 
 
-def _flat(row: Row, prefix: str = "") -> Iterator[tuple[str, float | None]]:
-    for name, value in row.items():
+def _flat(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in plain.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}/")
         elif isinstance(value, list):
             yield from _flat({str(i): part for i, part in enumerate(value)}, f"{prefix}{name}/")
-        else:
+        elif value is not None:
             yield prefix + name, value

@@ -1,7 +1,14 @@
-"""A training run: generations, evaluations, checkpoints, until done or asked to stop."""
+"""A training run: generations, evaluations, checkpoints, until done or asked to stop.
 
+``start`` refuses bad input before anything is written, and makes the run folder; ``Run.go`` trains;
+``train`` is both.
+"""
+
+import os
+import tempfile
 import time
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
@@ -9,16 +16,23 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from nesht_jax.nesht import State
-from nesht_jax.policy import segment_norms
-from nesht_jax.run import plot
-from nesht_jax.run.advance import MOST_GENERATIONS_A_CALL, make_advance
-from nesht_jax.run.build import Setup, build, thresholded
+from nesht_jax.es.nes import State
+from nesht_jax.policy.policy import segment_norms
+from nesht_jax.report import figures
+from nesht_jax.report.rows import Row
+from nesht_jax.run.build import Experiment, build, build_training
 from nesht_jax.run.checkpoint import Checkpoints
-from nesht_jax.run.config import Config, dump
-from nesht_jax.run.evaluate import make_evaluate_centre
+from nesht_jax.run.config import Config
+from nesht_jax.run.evaluate import make_evaluate_center, projected
+from nesht_jax.run.generations import (
+    MOST_GENERATIONS_A_CALL,
+    RunGenerations,
+    make_run_generations,
+)
 from nesht_jax.run.interrupt import Stop, stop_signals
-from nesht_jax.run.record import Display, Metrics, Row
+from nesht_jax.run.record import Display, Metrics
+from nesht_jax.run.yaml import dump, write
+from nesht_jax.types import HostEvaluate
 
 CALL_SECONDS = 0.5
 """A compiled call is lengthened while it takes less: it delays the display and Ctrl-C."""
@@ -28,10 +42,10 @@ class Result(NamedTuple):
     """What a run came to.
 
     Attributes:
-        folder: where everything lies.
-        state: after the last generation; ``state.params`` is the centre.
-        rows: the metrics, one row a generation; row 0 is the evaluation before the first.
-        interrupted: the signal that ended the run early, if one did.
+        folder: run folder, where everything lies.
+        state: state after the last generation; ``state.params`` is the center.
+        rows: metrics, one row a generation; row 0 is the evaluation before the first.
+        interrupted: signal that ended the run early, if one did.
     """
 
     folder: Path
@@ -45,69 +59,159 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
 
     Args:
         config: everything about the run.
-        resume: go on from the newest checkpoint of ``config.folder``: bit for bit the run that
-            would have been.
-        console: where progress goes; standard output if None.
+        resume: whether to go on from the newest checkpoint of ``config.folder``: the result is
+            bit-identical to that of an uninterrupted run.
+        console: console for progress; standard output if None.
 
     Raises:
         ValueError: in one sentence, before anything is written, if the config is impossible, the
             run folder exists (or does not, for ``resume``), or its checkpoint cannot be read.
+        SimulatorError: if the environment itself raises while it is played.
+    """
+    return start(config, resume=resume).go(console or Console())
+
+
+class Run:
+    """A run that is ready to train; made by ``start``."""
+
+    def __init__(
+        self,
+        config: Config,
+        experiment: Experiment,
+        run_generations: RunGenerations,
+        close: Callable[[], object],
+    ) -> None:
+        self._config, self._experiment = config, experiment
+        self._run_generations, self._close = run_generations, close
+
+    def go(self, console: Console) -> Result:
+        """Trains to the end, or until a signal asks to stop."""
+        config, folder = self._config, self._config.folder
+        with ExitStack() as stack:
+            stack.callback(self._close)
+            stop = stack.enter_context(stop_signals())
+            checkpoints = Checkpoints(folder / "checkpoints", create=True)
+            stack.callback(checkpoints.close)
+            state = self._experiment.state
+            # with checkpoint 0 a run that dies before its first evaluation can be resumed
+            checkpoints.save(state)
+            metrics = Metrics(folder, generation=int(state.generation))
+            stack.callback(metrics.close)
+            display = Display(console, total=config.generations, rows=metrics.rows)
+            with display:
+                state, done = self._loop(state, checkpoints, metrics, display, stop)
+        result = Result(folder, state, metrics.rows, None if done else stop.asked)
+        _draw(config, self._experiment, result)
+        return result
+
+    def _loop(
+        self,
+        state: State,
+        checkpoints: Checkpoints,
+        metrics: Metrics,
+        display: Display,
+        stop: Stop,
+    ) -> tuple[State, bool]:
+        """The state at the end, and whether all generations are done."""
+        config = self._config
+        generation = int(state.generation)
+        # the state alone says where to go on; row 0, the evaluation before training, may be missing
+        number = generation + 1 if generation or metrics.rows else 0
+        calls = 1
+        while number <= config.generations and not stop.asked:
+            to_checkpoint = 1 + -number % config.checkpoint_every
+            end = min(config.generations, number + min(calls, to_checkpoint) - 1)
+            started = time.monotonic()
+            state, rows = self._run_generations(state, range(number, end + 1))
+            seconds = (time.monotonic() - started) / len(rows)
+            calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
+            for row in rows:
+                metrics.append(row._replace(seconds=seconds))
+                display.update(metrics.rows[-1])
+            if end and end % config.checkpoint_every == 0:
+                checkpoints.save(state)
+            number = end + 1
+        checkpoints.save(state)
+        return state, number > config.generations
+
+
+def start(config: Config, *, resume: bool = False) -> Run:
+    """Makes everything a run needs and, if it is new, its folder with its config.
+
+    Raises:
+        ValueError: see ``train``.
     """
     folder = config.folder
-    if not resume and folder.exists():
-        raise ValueError(
-            f"run folder {folder} exists; go on with it by --resume {folder}, or choose another "
-            "by --out"
-        )
-    setup = build(config)
-    checkpoints = Checkpoints(folder / "checkpoints", create=not resume)
-    with closing(checkpoints):
-        state = checkpoints.restore(setup.state) if resume else setup.state
-        (folder / "config.yaml").write_text(dump(replace(config, out=None)))
-        metrics = Metrics(folder, generation=int(state.generation))
-        display = Display(console or Console(), total=config.generations, rows=metrics.rows)
-        with closing(metrics), stop_signals() as stop, display:
-            state = _loop(config, setup, state, checkpoints, metrics, display, stop)
-    result = Result(folder, state, metrics.rows, stop.asked)
-    _draw(config, result)
-    return result
+    if resume and not folder.is_dir():
+        raise ValueError(f"there is no run folder {folder}")
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(exists_already(folder))
+    experiment = build(config)
+    if resume:
+        experiment = experiment._replace(state=_restored(folder, experiment.state))
+    evaluate = build_training(config, experiment)
+    evaluate_center, close_center = make_evaluate_center(config, experiment)
 
-
-def _loop(
-    config: Config,
-    setup: Setup,
-    state: State,
-    checkpoints: Checkpoints,
-    metrics: Metrics,
-    display: Display,
-    stop: Stop,
-) -> State:
     def due(number: int) -> bool:
-        return number % config.evaluate_every == 0 or number == config.generations
+        return number % config.evaluation.every == 0 or number == config.generations
 
-    advance = make_advance(setup, make_evaluate_centre(config, setup.policy), due)
-    number = int(state.generation) + 1 if metrics.rows else 0
-    calls = 1
-    while number <= config.generations and not stop.asked:
-        to_checkpoint = 1 + -number % config.checkpoint_every
-        end = min(config.generations, number + min(calls, to_checkpoint) - 1)
-        started = time.monotonic()
-        state, rows = advance(state, range(number, end + 1))
-        seconds = (time.monotonic() - started) / len(rows)
-        calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
-        for row in rows:
-            metrics.append({**row, "seconds": seconds})
-            display.update(metrics.rows[-1])
-        if end and end % config.checkpoint_every == 0:
-            checkpoints.save(state)
-        number = end + 1
-    checkpoints.save(state)
-    return state
+    def close() -> None:
+        close_center()
+        if isinstance(evaluate, HostEvaluate):
+            evaluate.close()
+
+    run_generations = make_run_generations(experiment, evaluate, evaluate_center, due)
+    if not resume:
+        make_folder(folder, config)
+    return Run(config, experiment, run_generations, close)
 
 
-def _draw(config: Config, result: Result) -> None:
-    kind = "NESHT" if config.threshold.sparsity else "NES"
-    title = f"{config.task} ×{config.noise}, {kind} β={config.threshold.sparsity}"
-    plot.learning_curve(result.rows, result.folder / "learning_curve.png", title=title)
-    norms = segment_norms(thresholded(config, result.state.params), config.noise)
-    plot.segment_picture([float(n) for n in norms], result.folder / "segments.png", title=title)
+def exists_already(folder: Path) -> str:
+    """The sentence for a run folder that is there."""
+    return (
+        f"run folder {folder} exists; go on with it by --resume {folder}, or choose another by "
+        "--out"
+    )
+
+
+def make_folder(folder: Path, config: Config) -> None:
+    """Makes a run folder with its config in it, whole or not at all, and only if there is none.
+
+    Raises:
+        ValueError: if it is there, or cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:50]}."))
+        made.chmod(0o755)
+        write(made / "config.yaml", dump(replace(config, out=None)))
+    except OSError as error:
+        raise ValueError(f"run folder {folder} cannot be made: {error.strerror}") from error
+    try:
+        os.rename(made, folder)  # fails where a folder with something in it is
+    except OSError as error:
+        (made / "config.yaml").unlink()
+        made.rmdir()
+        raise ValueError(exists_already(folder)) from error
+
+
+def _restored(folder: Path, state: State) -> State:
+    """The newest state of a run; its first, if the run died before its first checkpoint."""
+    has_rows = (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size
+    checkpoints = Checkpoints(folder / "checkpoints", create=False)
+    try:
+        if checkpoints.latest() is None and not has_rows:
+            return state
+        return checkpoints.restore(state)
+    finally:
+        checkpoints.close()
+
+
+def _draw(config: Config, experiment: Experiment, result: Result) -> None:
+    fraction = f" β={config.sparsity.fraction:g}" if experiment.projection else ""
+    title = f"{config.task} ×{config.distractors}, {config.method}{fraction}"
+    figures.learning_curve(result.rows, result.folder / "learning_curve.png", title=title)
+    params, _ = projected(experiment, result.state)
+    norms = segment_norms(params, experiment.policy.layers, config.distractors).tolist()
+    if norms:
+        figures.segment_picture(norms, result.folder / "segments.png", title=title)

@@ -1,4 +1,4 @@
-"""The Brax room against Brax stepped directly."""
+"""The Brax suite against Brax stepped directly."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from brax import envs
 
-from nesht_jax.envs import brax as room
+from nesht_jax.envs import brax as suite
 
 # Brax 0.14.2, 2026: unmaintained, says so itself, and reads fields that MJX has deprecated
 pytestmark = [
@@ -40,7 +40,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "options", "steps"), CASES)
 def test_steps_are_braxs(name, options, steps):
-    environment = room.make(name, options)
+    environment = suite.make(name, options).simulator
     task = envs.get_environment(name, **{"backend": "spring", **options})
     key, action_key = jax.random.split(jax.random.key(0))
     actions = jax.random.uniform(action_key, (steps, task.action_size), minval=-1.0, maxval=1.0)
@@ -66,41 +66,40 @@ def test_steps_are_braxs(name, options, steps):
         assert 0 < np.mean(stepped[2]) < 1  # the episode lives, then terminates
 
 
-@pytest.mark.parametrize("name", room.names())
-def test_spec_and_types_of_every_task(name):
+@pytest.mark.parametrize("name", suite.names())
+def test_sizes_and_types_of_every_task(name):
     """Traced, not run: a step's state has the structure, shapes and types of the reset's."""
-    environment = room.make(name, {})
-    spec = environment.spec
-    assert (spec.observation_size, spec.action_low.size) == SIZES[name]
-    np.testing.assert_array_equal(spec.action_low, -np.ones(SIZES[name][1]))
-    np.testing.assert_array_equal(spec.action_high, np.ones(SIZES[name][1]))
-    assert spec.horizon == 1000
+    task = suite.make(name, {})
+    assert (task.observation_size, task.num_actions) == SIZES[name]
+    np.testing.assert_array_equal(task.action_low, -np.ones(SIZES[name][1]))
+    np.testing.assert_array_equal(task.action_high, np.ones(SIZES[name][1]))
+    assert (task.horizon, task.discrete, task.image_shape) == (1000, False, None)
 
-    state, observation = jax.eval_shape(environment.reset, jax.random.key(0))
-    after = jax.eval_shape(environment.step, state, jnp.zeros(SIZES[name][1]))
+    state, observation = jax.eval_shape(task.simulator.reset, jax.random.key(0))
+    after = jax.eval_shape(task.simulator.step, state, jnp.zeros(SIZES[name][1]))
     assert jax.tree.structure(after.state) == jax.tree.structure(state)
     for x, y in zip(jax.tree.leaves(after.state), jax.tree.leaves(state), strict=True):
         assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
-    assert after.observation.shape == observation.shape == (spec.observation_size,)
+    assert after.observation.shape == observation.shape == (task.observation_size,)
     assert (after.reward.shape, after.reward.dtype) == ((), jnp.float32)
     assert (after.terminated.shape, after.terminated.dtype) == ((), jnp.bool)
 
 
 def test_names_are_the_tasks_that_work():
-    assert room.names() == sorted(SIZES)
+    assert suite.names() == sorted(SIZES)
 
 
 def test_options_reach_brax():
-    seeing = room.make("hopper", {"exclude_current_positions_from_observation": False})
-    assert seeing.spec.observation_size == 12
+    seeing = suite.make("hopper", {"exclude_current_positions_from_observation": False})
+    assert seeing.observation_size == 12
     # here Brax gives a plain 0.0 for done
-    immortal = room.make("hopper", {"terminate_when_unhealthy": False})
+    immortal = suite.make("hopper", {"terminate_when_unhealthy": False}).simulator
     state, _ = jax.eval_shape(immortal.reset, jax.random.key(0))
     assert jax.eval_shape(immortal.step, state, jnp.zeros(3)).terminated.dtype == jnp.bool
 
 
 def test_a_step_leaves_its_argument_alone():
-    environment = room.make("hopper", {})
+    environment = suite.make("hopper", {}).simulator
     state, _ = jax.jit(environment.reset)(jax.random.key(0))
     before = dict(state.metrics)
     jax.eval_shape(lambda action: environment.step(state, action), jnp.ones(3))
@@ -110,17 +109,23 @@ def test_a_step_leaves_its_argument_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "sprung"}, "backend must be one of spring, .*, got 'sprung'"),
+        ({"backend": "sprung"}, "brax/hopper: backend must be one of spring, .*, got 'sprung'"),
         (
             {"healthy_rewards": 2.0},
             "brax/hopper has no option 'healthy_rewards'; .* healthy_reward",
         ),
         ({"sys": None}, "brax/hopper has no option 'sys'"),
+        ({"backend": ["mjx"]}, "backend must be one of"),
+        ({"episode_length": 50}, "brax/hopper has no option 'episode_length': set horizon"),
+        (
+            {"reset_noise_scale": "much"},
+            "brax/hopper cannot be made with {'reset_noise_scale': 'much'}: TypeError",
+        ),
     ],
 )
 def test_wrong_options_are_told(options, message):
     with pytest.raises(ValueError, match=message):
-        room.make("hopper", options)
+        suite.make("hopper", options)
 
 
 def test_an_observation_that_is_no_vector_is_told(monkeypatch):
@@ -130,6 +135,6 @@ def test_an_observation_that_is_no_vector_is_told(monkeypatch):
             return dataclasses.replace(state, obs={"state": state.obs})
 
     monkeypatch.setitem(envs._envs, "split", Split)
-    assert "split" in room.names()
+    assert "split" in suite.names()
     with pytest.raises(ValueError, match="brax/split must observe one flat vector, got .*state"):
-        room.make("split", {})
+        suite.make("split", {})

@@ -1,4 +1,4 @@
-"""Atari in the envpool room, against plain loops over the same pool."""
+"""Atari in the envpool suite, against plain loops over the same pool."""
 
 import hashlib
 import importlib
@@ -9,16 +9,21 @@ import pytest
 from jax.tree_util import Partial
 from scipy import stats
 
-from nesht_jax import make_evaluate, make_policy, task_names, task_spec
-from nesht_jax.contract import Members, alike
-from nesht_jax.envs import reference_observations
 from nesht_jax.envs.host import uniform_bytes
-from nesht_jax.network import CONVOLUTIONS
-from nesht_jax.normalize import none
+from nesht_jax.envs.tasks import (
+    make_evaluate,
+    make_task,
+    make_vector,
+    reference_observations,
+    task_names,
+)
+from nesht_jax.policy.convolution import CONVOLUTIONS, Convolution
+from nesht_jax.policy.policy import make_policy
+from nesht_jax.types import Population, replicate
 
-envpool = pytest.importorskip("envpool", reason="envpool has wheels for Linux only")
+envpool = pytest.importorskip("envpool", reason="envpool has no wheel for this platform")
 registry = importlib.import_module("envpool.registration").registry
-room = importlib.import_module("nesht_jax.envs.envpool")
+suite = importlib.import_module("nesht_jax.envs.envpool")
 
 KEY = jax.random.key(0)
 GAMES = ["Atlantis", "BattleZone", "Breakout", "Pong", "Qbert", "Skiing", "Venture", "Zaxxon"]
@@ -26,17 +31,13 @@ RAM = {"observation": "ram"}
 MEMBERS = 4
 
 
-def policy_of(task, options, *, noise=0, **network):
-    spec = task_spec(task, options)
-    features = spec.observation_size * (1 + noise)
-    bounds = spec.action_low, spec.action_high
-    return make_policy(features, *bounds, output="clip", normalizer=none(), **network)
+def game(name="Pong", **rules):
+    return make_task(f"envpool/{name}-v5", **rules)
 
 
-def members(policy):
+def population_of(policy):
     stacked = jax.vmap(policy.init)(jax.random.split(jax.random.key(3), MEMBERS))
-    own = Partial(lambda params, i: jax.tree.map(lambda x: x[i], params), stacked)
-    return stacked, Members(own)
+    return stacked, Population(Partial(lambda x, i: jax.tree.map(lambda x: x[i], x), stacked))
 
 
 def pool_seeds(seed, count):
@@ -65,21 +66,18 @@ def plain_returns(name, stacked, *, scale, horizon, **options):
 @pytest.mark.parametrize(
     "name, scaled, horizon",
     [
-        ("Breakout-v5", False, 400),
-        ("Pong-v5", True, 60),
-        pytest.param("Qbert-v5", True, 400, marks=pytest.mark.slow),
+        ("Breakout", False, 400),
+        ("Pong", True, 60),
+        pytest.param("Qbert", True, 400, marks=pytest.mark.slow),
     ],
 )
 def test_equals_one_game_at_a_time(name, scaled, horizon):
-    options = {**RAM, "scaled": scaled}
-    policy = policy_of(f"envpool/{name}", options)
-    stacked, member = members(policy)
-    evaluate = make_evaluate(
-        f"envpool/{name}", policy, num_members=MEMBERS, seed=5, horizon=horizon, options=options
-    )
-    played = evaluate(KEY, member, None)
+    task = game(name, horizon=horizon, options={**RAM, "scaled": scaled})
+    policy = make_policy(task)
+    stacked, population = population_of(policy)
+    played = make_evaluate(task, policy, num_members=MEMBERS, seed=5)(KEY, population, None)
     scale = 1 / 255 if scaled else 1
-    returns, lengths = plain_returns(name, stacked, scale=scale, horizon=horizon)
+    returns, lengths = plain_returns(f"{name}-v5", stacked, scale=scale, horizon=horizon)
     np.testing.assert_array_equal(played.steps, lengths)
     np.testing.assert_allclose(played.fitness, returns)
 
@@ -101,38 +99,53 @@ def test_an_episode_ends_with_the_game_and_not_with_a_life(monkeypatch):
         return pool
 
     monkeypatch.setattr(envpool, "make", watched)
-    task = "envpool/Breakout-v5"
-    policy = policy_of(task, RAM)
+    task = game("Breakout", options=RAM)
+    policy = make_policy(task)
     params = jax.tree.map(np.zeros_like, policy.init(KEY))
     params["layer0"]["bias"] = np.float32([0, 1, 0, 0])  # the second action is to serve
-    played = make_evaluate(task, policy, num_members=1, options=RAM)(KEY, alike(params), None)
+    played = make_evaluate(task, policy, num_members=1)(KEY, replicate(params), None)
     assert set(lives) == {0, 1, 2, 3, 4, 5}
     assert lives.index(0) == int(played.steps[0])  # the first are those of the reset
 
 
-def shown(task, options, *, noise=0, horizon=3):
-    """What the policy is shown, [step, env, o], and the actions it must have taken."""
+def test_seek_is_the_call_that_would_have_been_where_steps_are_random():
+    """Actions that are repeated at random draw from the emulator's random state in every step."""
+    task = game("Breakout", horizon=300, options={**RAM, "repeat_action_probability": 0.5})
+    policy = make_policy(task, output="sample")
+    population = replicate(policy.init(KEY))
+    through, jumped = (make_evaluate(task, policy, num_members=4, seed=2) for _ in range(2))
+    keys = jax.random.split(KEY, 2)
+    results = [through(key, population, None) for key in keys]
+    assert (np.asarray(results[0].steps) != np.asarray(results[1].steps)).any()
+    for call in (1, 0):
+        jumped.seek(call)
+        again = jumped(keys[call], population, None)
+        np.testing.assert_array_equal(results[call].fitness, again.fitness)
+        np.testing.assert_array_equal(results[call].steps, again.steps)
+
+
+def shown(name, options, *, distractors=0, horizon=3):
+    """What the policy is shown, [step, env, o], where the third action is always played."""
     seen = []
 
     def watch(policy, task, action_noise, scale):
-        def act(params, moments, own, batch, jitter, observed, counted):
+        def act(assemble, moments, drawn, batch, action_normals, observed, counted):
             seen.append(np.array(batch))
-            return np.tile(np.eye(len(task.action_low), dtype=np.float32)[2], (len(batch), 1)), None
+            return np.tile(np.eye(task.num_actions, dtype=np.float32)[2], (len(batch), 1)), None
 
         return act
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "batched_act", watch)
-        policy = policy_of(task, options, noise=noise)
-        evaluate = make_evaluate(
-            task, policy, num_members=2, seed=5, noise=noise, horizon=horizon, options=options
-        )
-        evaluate(KEY, alike(policy.init(KEY)), None)
+        patch.setattr(suite, "batched_act", watch)
+        task = game(name, distractors=distractors, horizon=horizon, options=options)
+        policy = make_policy(task)
+        evaluate = make_evaluate(task, policy, num_members=2, seed=5)
+        evaluate(KEY, replicate(policy.init(KEY)), None)
     return np.array(seen).reshape(horizon, 2, -1)
 
 
 def test_the_policy_is_shown_the_frames_of_the_pool():
-    seen = shown("envpool/Pong-v5", {"noop_max": 5})
+    seen = shown("Pong", {"noop_max": 5})
     for slot, seed in enumerate(pool_seeds(5, 2)):
         pool = envpool.make("Pong-v5", env_type="gymnasium", num_envs=1, seed=[seed], noop_max=5)
         frames, _ = pool.reset()
@@ -143,28 +156,28 @@ def test_the_policy_is_shown_the_frames_of_the_pool():
 
 
 @pytest.mark.parametrize(
-    "task, options, digest",
+    "name, options, digest",
     [
-        ("envpool/Pong-v5", {}, "81c17bb9fc865c3c"),
+        ("Pong", {}, "81c17bb9fc865c3c"),
         (
-            "envpool/Breakout-v5",
+            "Breakout",
             {"frame_skip": 1, "repeat_action_probability": 0.25},
             "615b5bfd0b81a594",
         ),
-        ("envpool/Pong-v5", RAM, "3c4d3975f311f05f"),
+        ("Pong", RAM, "3c4d3975f311f05f"),
     ],
 )
-def test_a_golden_record_of_what_is_shown(task, options, digest):
+def test_a_golden_record_of_what_is_shown(name, options, digest):
     """The same seed and actions give the same bytes: preprocessing is part of a result."""
-    seen = shown(task, options, horizon=40)
+    seen = shown(name, options, horizon=40)
     assert hashlib.sha256(seen.tobytes()).hexdigest()[:16] == digest
 
 
-def test_noise_is_as_many_uniform_bytes_again():
-    seen = shown("envpool/Pong-v5", {}, noise=2, horizon=8)
+def test_distractors_are_as_many_uniform_bytes_again():
+    seen = shown("Pong", {}, distractors=2, horizon=8)
     size = 4 * 84 * 84
     assert seen.shape == (8, 2, 3 * size)
-    np.testing.assert_array_equal(seen[..., :size], shown("envpool/Pong-v5", {}, horizon=8))
+    np.testing.assert_array_equal(seen[..., :size], shown("Pong", {}, horizon=8))
     noise = seen[..., size:]
     counts = np.bincount(noise.ravel(), minlength=256)
     assert stats.chisquare(counts).pvalue > 1e-3
@@ -180,14 +193,10 @@ def test_bytes_do_not_know_their_neighbours():
 
 
 def test_a_convolutional_policy_plays():
-    spec = task_spec("envpool/Pong-v5")
-    policy = policy_of(
-        "envpool/Pong-v5", {}, convolutions=CONVOLUTIONS["dqn2013"], frames=spec.frames
-    )
-    _, member = members(policy)
-    played = make_evaluate("envpool/Pong-v5", policy, num_members=MEMBERS, horizon=12)(
-        KEY, member, None
-    )
+    task = game(horizon=12)
+    policy = make_policy(task, convolutions=CONVOLUTIONS["dqn2013"])
+    _, population = population_of(policy)
+    played = make_evaluate(task, policy, num_members=MEMBERS)(KEY, population, None)
     assert (np.asarray(played.steps) == 12).all()
 
 
@@ -197,7 +206,7 @@ def test_every_game_is_listed_and_the_nearest_is_named():
     of_atari = [name for name, (module, *_) in registry.specs.items() if module == "envpool.atari"]
     assert len(of_atari) > 100 and {f"envpool/{name}" for name in of_atari} <= set(listed)
     with pytest.raises(ValueError, match="envpool/Breakout-v5"):
-        task_spec("envpool/Brekout-v5")
+        game("Brekout")
 
 
 @pytest.mark.parametrize(
@@ -211,33 +220,34 @@ def test_every_game_is_listed_and_the_nearest_is_named():
     ],
 )
 def test_options_change_the_sizes(options, size, actions):
-    spec = task_spec("envpool/Pong-v5", options)
-    assert (spec.observation_size, len(spec.action_low), spec.horizon) == (size, actions, 27_000)
-    assert spec.frames is None or np.prod(spec.frames) == size
+    task = game(options=options)
+    assert (task.observation_size, task.num_actions, task.horizon) == (size, actions, 27_000)
+    assert task.discrete and task.frame_skip == 4
+    assert task.image_shape is None or np.prod(task.image_shape) == size
 
 
 def test_a_border_of_noise_lies_around_the_frames():
     options = {"noop_max": 5}
-    plain = shown("envpool/Pong-v5", options).reshape(3, 2, 4, 84, 84)
-    seen = shown("envpool/Pong-v5", {"border": 6, **options}).reshape(3, 2, 4, 96, 96)
+    plain = shown("Pong", options).reshape(3, 2, 4, 84, 84)
+    seen = shown("Pong", {"border": 6, **options}).reshape(3, 2, 4, 96, 96)
     np.testing.assert_array_equal(seen[..., 6:-6, 6:-6], plain)
     around = np.ones((96, 96), bool)
     around[6:-6, 6:-6] = False
     assert stats.chisquare(np.bincount(seen[..., around].ravel(), minlength=256)).pvalue > 1e-3
-    assert task_spec("envpool/Pong-v5", {"border": 6}).frames == (4, 96, 96)
+    assert game(options={"border": 6}).image_shape == (4, 96, 96)
 
 
 def test_pixel_noise_is_gaussian_in_whole_numbers_and_cut():
     """Independent at every pixel and step; bytes far from their bounds show its deviation."""
-    plain = shown("envpool/Pong-v5", {}, horizon=8).astype(int)
-    seen = shown("envpool/Pong-v5", {"pixel_noise": 10.0}, horizon=8).astype(int)
+    plain = shown("Pong", {}, horizon=8).astype(int)
+    seen = shown("Pong", {"pixel_noise": 10.0}, horizon=8).astype(int)
     inside = (plain > 60) & (plain < 195)
     noise = (seen - plain)[inside]
     assert noise.size > 10_000
     expected = np.sqrt(10.0**2 + 1 / 12)  # rounded
     assert abs(noise.std() - expected) < 5 * expected / np.sqrt(2 * noise.size)
     assert abs(noise.mean()) < 5 * expected / np.sqrt(noise.size)
-    flooded = shown("envpool/Pong-v5", {"pixel_noise": 1e5}, horizon=8)
+    flooded = shown("Pong", {"pixel_noise": 1e5}, horizon=8)
     assert abs((flooded == 0).mean() - 0.5) < 0.01 and abs((flooded == 255).mean() - 0.5) < 0.01
     first, second = ((seen - plain)[step][inside[0] & inside[1]] for step in (0, 1))
     assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(first.size)
@@ -245,8 +255,8 @@ def test_pixel_noise_is_gaussian_in_whole_numbers_and_cut():
 
 def test_reference_observations_are_the_first_steps_of_random_actions():
     options = {"frame_skip": 2}
-    made = reference_observations("envpool/Pong-v5", number=40, noise=1, seed=3, options=options)
-    again = reference_observations("envpool/Pong-v5", number=40, noise=1, seed=3, options=options)
+    task = game(distractors=1, options=options)
+    made, again = (reference_observations(task, number=40, seed=3) for _ in range(2))
     np.testing.assert_array_equal(made, again)
     size = 4 * 84 * 84
     assert made.shape == (40, 2 * size) and made.dtype == np.float32
@@ -256,23 +266,37 @@ def test_reference_observations_are_the_first_steps_of_random_actions():
     assert len(np.unique(made[:, :size], axis=0)) > 30  # the game goes on
 
 
-def test_only_envpool_has_reference_observations():
-    with pytest.raises(ValueError, match="in envpool only, not of probe/linear"):
-        reference_observations("probe/linear", number=2, noise=0, seed=0)
-
-
-def test_virtual_batch_normalisation_plays_and_each_member_has_its_own():
-    spec, task = task_spec("envpool/Pong-v5"), "envpool/Pong-v5"
-    reference = reference_observations(task, number=8, noise=0, seed=0)
-    policy = policy_of(
-        task, {}, convolutions=CONVOLUTIONS["dqn2013"], frames=spec.frames, reference=reference
-    )
-    _, member = members(policy)
-    played = make_evaluate(task, policy, num_members=MEMBERS, horizon=12)(KEY, member, None)
+def test_virtual_batch_normalization_plays_and_each_member_has_its_own():
+    task = game(horizon=12)
+    reference = reference_observations(task, number=8, seed=0)
+    policy = make_policy(task, convolutions=(Convolution(4, 8, 4),), reference=reference)
+    _, population = population_of(policy)
+    played = make_evaluate(task, policy, num_members=MEMBERS)(KEY, population, None)
     assert (np.asarray(played.steps) == 12).all()
-    _, statistics = jax.vmap(policy.prepare(member).own)(np.arange(MEMBERS))
+    _, statistics = jax.vmap(policy.prepare(population).draw)(np.arange(MEMBERS))
     means = statistics["norm0"]["mean"]
-    assert means.shape == (MEMBERS, 16) and len(np.unique(means[:, 0])) == MEMBERS
+    assert means.shape == (MEMBERS, 4) and len(np.unique(means[:, 0])) == MEMBERS
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"border": 3, "pixel_noise": 5.0}, {**RAM, "scaled": False}]
+)
+def test_a_vector_shows_what_a_policy_sees(options):
+    task = game("Breakout", options=options)
+    vector = make_vector(task, num_envs=2, seed=5)
+    rows = vector.reset(np.arange(2))
+    assert rows.shape == (2, task.observation_size) and rows.dtype == np.float32
+    shown = rows * (1 if options.get("scaled") is False else 255)
+    np.testing.assert_allclose(shown, np.rint(shown), atol=1e-4)
+    for i, seed in enumerate(pool_seeds(5, 2)):
+        pool = envpool.make("Breakout-v5", env_type="gymnasium", num_envs=1, seed=[seed])
+        frames, info = pool.reset()
+        if "border" not in options:
+            expected = info["ram"][0] if "observation" in options else frames[0].ravel()
+            np.testing.assert_allclose(shown[i], expected, atol=1e-4)
+    for _ in range(3):
+        step = vector.step(np.float32([[0, 1, 0, 0]]), np.arange(1))
+        assert step.observation.shape == (1, task.observation_size)
 
 
 @pytest.mark.parametrize(
@@ -293,10 +317,10 @@ def test_virtual_batch_normalisation_plays_and_each_member_has_its_own():
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        task_spec("envpool/Pong-v5", options)
+        game(options=options)
 
 
 def test_a_cap_below_the_no_op_start_is_refused():
-    policy = policy_of("envpool/Pong-v5", RAM)
+    task = game(horizon=7, options=RAM)
     with pytest.raises(ValueError, match="horizon of 7 steps.*at least 8"):
-        make_evaluate("envpool/Pong-v5", policy, num_members=2, horizon=7, options=RAM)
+        make_evaluate(task, make_policy(task), num_members=2)

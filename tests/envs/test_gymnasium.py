@@ -1,4 +1,4 @@
-"""The Gymnasium room against plain loops over the same environments, one at a time."""
+"""The Gymnasium suite against plain loops over the same environments, one at a time."""
 
 import importlib
 import signal
@@ -13,53 +13,55 @@ import pytest
 from gymnasium import spaces
 from jax.tree_util import Partial
 
-from nesht_jax import make_evaluate, make_policy, task_names, task_spec
-from nesht_jax.contract import Members, alike
 from nesht_jax.envs.host import normals
-from nesht_jax.normalize import empty, none, running
+from nesht_jax.envs.suite import VectorEnv
+from nesht_jax.envs.tasks import (
+    make_evaluate,
+    make_task,
+    make_vector,
+    reference_observations,
+    task_names,
+)
+from nesht_jax.policy.normalize import by_running_moments
+from nesht_jax.policy.policy import make_policy
+from nesht_jax.types import Moments, Population, replicate
 
-room = importlib.import_module("nesht_jax.envs.gymnasium")
-seats = importlib.import_module("nesht_jax.envs.gymnasium_vector")
+suite = importlib.import_module("nesht_jax.envs.gymnasium")
 
 KEY = jax.random.key(7)
 MEMBERS = 12
-TASK = "gymnasium/CartPole-v1"
+CARTPOLE, PENDULUM = "gymnasium/CartPole-v1", "gymnasium/Pendulum-v1"
 
 
-def linear_policy(task, noise=0, normalizer=None):
-    spec = task_spec(task)
-    features = spec.observation_size * (1 + noise)
-    bounds = spec.action_low, spec.action_high
-    return make_policy(features, *bounds, output="clip", normalizer=normalizer or none())
-
-
-def members(policy, count=MEMBERS):
+def population_of(policy, count=MEMBERS):
     stacked = jax.vmap(policy.init)(jax.random.split(jax.random.key(3), count))
-    own = Partial(lambda params, i: jax.tree.map(lambda x: x[i], params), stacked)
-    return stacked, Members(own)
+    return stacked, Population(Partial(lambda x, i: jax.tree.map(lambda x: x[i], x), stacked))
 
 
-def play(task, policy, member, *, key=KEY, moments=None, **rules):
-    rules = {"num_members": MEMBERS, **rules}
-    return make_evaluate(task, policy, **rules)(key, member, moments)
+def same(policy):
+    return replicate(policy.init(KEY))
 
 
-def plain_returns(name, stacked, *, noise, make=gymnasium.make, pairs=False, to_action):
-    """The obvious loop: every environment alone, numpy policy, nothing from the room."""
+def play(task, policy, population, *, key=KEY, moments=None, **rules):
+    evaluate = make_evaluate(task, policy, **{"num_members": MEMBERS, **rules})
+    return evaluate(key, population, moments)
+
+
+def plain_returns(task, stacked, *, pairs=False, to_action):
+    """The obvious loop: every environment alone, numpy policy, nothing from the suite."""
     kernel, bias = (np.asarray(stacked["layer0"][part]) for part in ("kernel", "bias"))
     entropy = np.asarray(jax.random.key_data(KEY)).tolist()
     root = np.random.SeedSequence(entropy, spawn_key=(0,))
     totals, lengths = [], []
     for i in range(len(kernel)):
         seed = int(root.generate_state(MEMBERS)[i // 2 if pairs else i] >> 1)
-        stream = np.random.SeedSequence(entropy, spawn_key=(1, i))
-        bits = np.random.SFC64(stream)
-        env = make(name)
+        stream = np.random.SFC64(np.random.SeedSequence(entropy, spawn_key=(1, i)))
+        env = gymnasium.make(task.name.partition("/")[2])
         observation, _ = env.reset(seed=seed)
         total, length, over = 0.0, 0, False
         while not over:
             true = spaces.flatten(env.observation_space, observation).astype(np.float32)
-            features = normals(bits, (noise * true.size,))
+            features = normals(stream, (task.distractors * true.size,))
             action = to_action(np.concatenate([true, features]) @ kernel[i] + bias[i])
             observation, reward, terminated, truncated, _ = env.step(action)
             total, length, over = total + float(reward), length + 1, terminated or truncated
@@ -69,80 +71,148 @@ def plain_returns(name, stacked, *, noise, make=gymnasium.make, pairs=False, to_
     return np.array(totals), np.array(lengths)
 
 
-@pytest.mark.parametrize("slots", [1, 5, None])
 @pytest.mark.parametrize("pairs", [True, False])
-def test_scores_equal_one_environment_at_a_time(slots, pairs):
-    policy = linear_policy(TASK, noise=2)
-    stacked, member = members(policy)
-    played = play(TASK, policy, member, noise=2, slots=slots, common_random_numbers=pairs)
-    returns, lengths = plain_returns(
-        "CartPole-v1", stacked, noise=2, pairs=pairs, to_action=np.argmax
-    )
-    np.testing.assert_array_equal(played.fitness, returns)
-    np.testing.assert_array_equal(played.steps, lengths)
-    assert int(played.simulated) == lengths.sum()
+def test_scores_equal_one_environment_at_a_time(pairs):
+    task = make_task(CARTPOLE, distractors=2)
+    policy = make_policy(task)
+    stacked, population = population_of(policy)
+    returns, lengths = plain_returns(task, stacked, pairs=pairs, to_action=np.argmax)
     assert len(set(lengths)) > 5
+    for num_envs in (1, 5, None):
+        rules = {"num_envs": num_envs, "common_random_numbers": pairs}
+        played = play(task, policy, population, **rules)
+        np.testing.assert_array_equal(played.fitness, returns)
+        np.testing.assert_array_equal(played.steps, lengths)
+        assert int(played.simulated_steps) == lengths.sum()
 
 
 @pytest.mark.parametrize("name", ["Pendulum-v1", pytest.param("Hopper-v5", marks=pytest.mark.slow)])
 def test_actions_equal_one_environment_at_a_time(name):
-    task = f"gymnasium/{name}"
-    policy, spec = linear_policy(task), task_spec(task)
-    stacked, member = members(policy, 4)
+    task = make_task(f"gymnasium/{name}")
+    policy = make_policy(task, output="clip")
+    stacked, population = population_of(policy, 4)
     returns, lengths = plain_returns(
-        name, stacked, noise=0, to_action=lambda x: np.clip(x, spec.action_low, spec.action_high)
+        task, stacked, to_action=lambda x: np.clip(x, task.action_low, task.action_high)
     )
-    for slots in (1, 3):
-        played = play(task, policy, member, num_members=4, slots=slots)
+    for num_envs in (1, 3):
+        played = play(task, policy, population, num_members=4, num_envs=num_envs)
         np.testing.assert_array_equal(played.steps, lengths)
         np.testing.assert_allclose(played.fitness, returns, rtol=2e-3)
 
 
+@pytest.mark.parametrize("mode", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [CARTPOLE, PENDULUM])
+def test_a_vector_equals_plain_environments_step_by_step(name, mode):
+    """Any choice of environments at a time; the others stay where they are."""
+    task = make_task(name, horizon=30, options={"vectorization_mode": mode})
+    vector = make_vector(task, num_envs=3, seed=11)
+    assert isinstance(vector, VectorEnv) and vector.num_envs == 3
+    seeds = (np.random.SeedSequence(11).generate_state(3) >> 1).tolist()
+    plain = [gymnasium.make(name.partition("/")[2], max_episode_steps=30) for _ in seeds]
+    first = [env.reset(seed=seed)[0] for env, seed in zip(plain, seeds, strict=True)]
+    np.testing.assert_array_equal(vector.reset(np.arange(3)), first)
+    generator, ended = np.random.default_rng(0), 0
+    for _ in range(80):
+        ids = np.flatnonzero(generator.integers(0, 2, 3))
+        if not ids.size:
+            continue
+        said = generator.normal(0, 2, (ids.size, task.num_actions)).astype(np.float32)
+        step = vector.step(said, ids)
+        for row, i in enumerate(ids):
+            bounded = np.clip(said[row], task.action_low, task.action_high)
+            action = said[row].argmax() if task.discrete else bounded
+            observation, reward, terminated, truncated, _ = plain[i].step(action)
+            np.testing.assert_array_equal(step.observation[row], observation)
+            assert step.reward[row] == reward
+            assert (step.terminated[row], step.truncated[row]) == (terminated, truncated)
+        over = ids[step.terminated | step.truncated]
+        ended += over.size
+        if over.size:
+            np.testing.assert_array_equal(vector.reset(over), [plain[i].reset()[0] for i in over])
+    assert ended > 2
+    vector.close()
+
+
+def test_a_vector_is_its_own_and_evaluation_beside_it_does_not_move_it():
+    task = make_task(PENDULUM, horizon=5)
+    policy = make_policy(task)
+    seen = []
+    for beside in (True, False):
+        vector = make_vector(task, num_envs=2)
+        rows = [vector.reset(np.arange(2))]
+        if beside:
+            play(task, policy, same(policy), num_members=3)
+        rows.append(vector.step(np.zeros((2, 1), np.float32), np.arange(2)).observation)
+        seen.append(rows)
+    np.testing.assert_array_equal(*seen)
+
+
+def test_a_vector_without_a_horizon_cuts_nothing():
+    gymnasium.register("Endless-v0", entry_point=gymnasium.registry["Pendulum-v1"].entry_point)
+    try:
+        vector = make_vector(make_task("gymnasium/Endless-v0"), num_envs=1)
+        vector.reset(np.arange(1))
+        steps = [vector.step(np.zeros((1, 1), np.float32), np.arange(1)) for _ in range(300)]
+        assert not any(step.truncated[0] for step in steps)
+    finally:
+        del gymnasium.registry["Endless-v0"]
+
+
+def test_reference_observations_are_random_play_with_distractors():
+    task = make_task(CARTPOLE, distractors=3)
+    made, again = (reference_observations(task, number=60, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(made, again)
+    assert made.shape == (60, 16) and made.dtype == np.float32
+    env = gymnasium.make("CartPole-v1")
+    seed = int(np.random.SeedSequence(3).generate_state(1)[0] >> 1)
+    np.testing.assert_array_equal(made[0, :4], env.reset(seed=seed)[0])
+    assert len(np.unique(made[:, 0])) == 60  # episodes that end are followed by others
+    assert abs(made[:, 4:].mean()) < 5 / np.sqrt(720) and abs(made[:, 4:].std() - 1) < 0.15
+
+
 def test_a_pair_shares_its_resets_only_if_asked():
-    policy = linear_policy("gymnasium/Pendulum-v1")
+    task = make_task(PENDULUM, horizon=5)
+    policy = make_policy(task)
     for shared in (True, False):
-        played = play(
-            "gymnasium/Pendulum-v1",
-            policy,
-            alike(policy.init(KEY)),
-            horizon=5,
-            common_random_numbers=shared,
-        )
+        played = play(task, policy, same(policy), common_random_numbers=shared)
         pairs = np.asarray(played.fitness).reshape(-1, 2)
         assert ((pairs[:, 0] == pairs[:, 1]) == shared).all()
         assert len(np.unique(pairs[:, 0])) == len(pairs)
 
 
-def test_rollouts_are_averaged_and_counted():
-    policy = linear_policy(TASK)
-    one = play(TASK, policy, alike(policy.init(KEY)), num_members=6)
-    two = play(TASK, policy, alike(policy.init(KEY)), num_members=3, rollouts=2)
+def test_episodes_of_a_member_are_averaged_and_counted():
+    task = make_task(CARTPOLE)
+    policy = make_policy(task)
+    one = play(task, policy, same(policy), num_members=6)
+    two = play(task, policy, same(policy), num_members=3, episodes_per_member=2)
     np.testing.assert_allclose(two.fitness, one.fitness.reshape(3, 2).mean(1))
     np.testing.assert_array_equal(two.steps, one.steps.reshape(3, 2).sum(1))
 
 
 @pytest.mark.parametrize("horizon", [7, 230])
 def test_the_horizon_may_be_shorter_or_longer_than_the_tasks_own(horizon):
-    policy = linear_policy("gymnasium/Pendulum-v1")
-    played = play(
-        "gymnasium/Pendulum-v1", policy, alike(policy.init(KEY)), num_members=2, horizon=horizon
-    )
+    task = make_task(PENDULUM, horizon=horizon)
+    policy = make_policy(task)
+    played = play(task, policy, same(policy), num_members=2)
     assert (played.steps == horizon).all()
 
 
 def test_a_call_is_a_function_of_its_key():
-    policy = linear_policy(TASK, noise=1, normalizer=running())
-    _, member = members(policy)
-    evaluate = make_evaluate(TASK, policy, num_members=MEMBERS, noise=1, action_noise=0.5, slots=5)
+    task = make_task(CARTPOLE, distractors=1)
+    policy = make_policy(task, normalize=by_running_moments())
+    _, population = population_of(policy)
+    evaluate = make_evaluate(task, policy, num_members=MEMBERS, action_noise=0.5, num_envs=5)
     keys = jax.random.split(jax.random.key(0), 3)
-    first = [evaluate(key, member, empty(8)) for key in keys]
+    empty = Moments.empty(8)
+    first = [evaluate(key, population, empty) for key in keys]
     evaluate.seek(1)
-    again = evaluate(keys[1], member, empty(8))
+    again = evaluate(keys[1], population, empty)
     jax.tree.map(np.testing.assert_array_equal, first[1], again)
+    evaluate.close()
+    jax.tree.map(np.testing.assert_array_equal, again, evaluate(keys[1], population, empty))
     assert (np.asarray(first[0].fitness) != np.asarray(first[1].fitness)).any()
-    fewer = play(
-        TASK, policy, member, key=keys[1], moments=empty(8), noise=1, action_noise=0.5, slots=2
-    )
+    rules = {"key": keys[1], "moments": empty, "action_noise": 0.5}
+    fewer = play(task, policy, population, num_envs=2, **rules)
     np.testing.assert_array_equal(again.fitness, fewer.fitness)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4),
@@ -151,12 +221,14 @@ def test_a_call_is_a_function_of_its_key():
     )
 
 
-def test_moments_count_living_observations_and_noise_is_standard_normal():
-    noise, errors = 20, 5
-    policy = linear_policy(TASK, noise, running())
-    _, member = members(policy)
-    observed = play(TASK, policy, member, noise=noise, moments=empty(4 * (1 + noise))).observed
-    played = play(TASK, policy, member, noise=noise, moments=empty(4 * (1 + noise)), slots=3)
+def test_moments_count_living_observations_and_distractors_are_standard_normal():
+    distractors, errors = 20, 5
+    task = make_task(CARTPOLE, distractors=distractors)
+    policy = make_policy(task, normalize=by_running_moments())
+    _, population = population_of(policy)
+    empty = Moments.empty(task.num_features)
+    observed = play(task, policy, population, moments=empty).observed
+    played = play(task, policy, population, moments=empty, num_envs=3)
     count = int(played.steps.sum())
     assert int(played.observed.number) == int(observed.number) == count
     mean, variance = (np.asarray(x)[4:] for x in (observed.mean, observed.deviation / count))
@@ -164,22 +236,34 @@ def test_moments_count_living_observations_and_noise_is_standard_normal():
     assert np.abs(variance - 1).max() < errors * np.sqrt(2 / count)
 
 
-def test_noise_features_are_drawn_anew_for_every_step_and_episode(monkeypatch):
+def test_distractors_are_drawn_anew_for_every_step_and_episode(monkeypatch):
     seen = []
 
     def watch(policy, task, action_noise):
-        def act(params, moments, own, batch, jitter, observed, busy):
+        def act(assemble, moments, drawn, batch, action_normals, observed, busy):
             seen.extend(batch[busy, task.observation_size :].copy())
             return np.zeros((len(batch), 1), np.float32), observed
 
         return act
 
-    monkeypatch.setattr(room, "batched_act", watch)
-    policy = linear_policy("gymnasium/Pendulum-v1", 3)
-    member = alike(policy.init(KEY))
-    play("gymnasium/Pendulum-v1", policy, member, noise=3, horizon=8, num_members=7, slots=2)
+    monkeypatch.setattr(suite, "batched_act", watch)
+    task = make_task(PENDULUM, distractors=3, horizon=8)
+    policy = make_policy(task)
+    play(task, policy, same(policy), num_members=7, num_envs=2)
     assert np.shape(seen) == (7 * 8, 9)
     assert len(np.unique(seen, axis=0)) == len(seen)
+
+
+def test_a_stochastic_policy_draws_its_choices():
+    """As often as the softmax of its scores says."""
+    task = make_task(CARTPOLE)
+    policy = make_policy(task, output="sample")
+    params = jax.tree.map(np.zeros_like, policy.init(KEY))
+    played = play(task, policy, replicate(params), num_members=40)
+    assert len(set(np.asarray(played.steps).tolist())) > 10
+    params["layer0"]["bias"] = np.float32([9, 0])  # always the first, which falls at once
+    always = play(task, policy, replicate(params), num_members=40)
+    assert (np.asarray(always.steps) < 12).all()
 
 
 class Corridor(gymnasium.Env):
@@ -216,26 +300,25 @@ def corridor():
 
 def test_an_environment_of_ones_own(corridor):
     """Its Dict is flattened, the highest score played, the first of equals, from ``start`` on."""
-    task = "gymnasium/Corridor-v0"
-    assert task in task_names("gymnasium")
-    spec = task_spec(task)
-    assert (spec.observation_size, spec.horizon) == (4, 6)
-    assert (spec.action_low == -np.inf).all() and (spec.action_high == np.inf).all()
-    policy = linear_policy(task)
+    assert "gymnasium/Corridor-v0" in task_names("gymnasium")
+    task = make_task("gymnasium/Corridor-v0", options={"pay": 2.0})
+    assert (task.observation_size, task.horizon, task.discrete) == (4, 6, True)
+    assert task.feature_names == ("cell[0]", "cell[1]", "cell[2]", "one")
+    assert (task.action_low == -np.inf).all() and (task.action_high == np.inf).all()
+    policy = make_policy(task)
     params = jax.tree.map(np.zeros_like, policy.init(KEY))
-    idle = alike(params)
-    assert (play(task, policy, idle, num_members=2).fitness == 0).all()
+    assert (play(task, policy, replicate(params), num_members=2).fitness == 0).all()
     params["layer0"]["kernel"] += np.array([[0], [0], [0], [1]]) * np.array([-1, 1])
-    right = alike(params)
-    assert (play(task, policy, right, num_members=2, options={"pay": 2.0}).fitness == 12).all()
+    assert (play(task, policy, replicate(params), num_members=2).fitness == 12).all()
 
 
 def test_an_environment_without_a_limit_wants_a_horizon(corridor):
-    policy = linear_policy("gymnasium/Endless-v0")
+    task = make_task("gymnasium/Endless-v0")
+    policy = make_policy(task)
     with pytest.raises(ValueError, match="no time limit of its own: set horizon"):
-        play("gymnasium/Endless-v0", policy, alike(policy.init(KEY)))
-    played = play("gymnasium/Endless-v0", policy, alike(policy.init(KEY)), num_members=2, horizon=3)
-    assert (played.steps == 3).all()
+        play(task, policy, same(policy))
+    task = make_task("gymnasium/Endless-v0", horizon=3)
+    assert (play(task, policy, same(policy), num_members=2).steps == 3).all()
 
 
 def test_a_module_registers_its_environments(tmp_path, monkeypatch):
@@ -246,21 +329,27 @@ def test_a_module_registers_its_environments(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        assert task_spec("gymnasium/my_tasks:My/Task-v0").horizon == 9
+        with pytest.raises(ValueError, match="unknown task .*gymnasium/my_module:My/Task-v0"):
+            make_task("gymnasium/My/Task-v0")
+        assert make_task("gymnasium/my_tasks:My/Task-v0").horizon == 9
     finally:
         gymnasium.registry.pop("My/Task-v0", None)
 
 
 def test_processes_play_the_same():
-    policy = linear_policy(TASK, noise=1)
-    _, member = members(policy)
-    rules = {"noise": 1, "slots": 2, "num_members": 4}
-    here = play(TASK, policy, member, **rules)
-    evaluate = make_evaluate(TASK, policy, options={"vectorization_mode": "async"}, **rules)
-    workers = evaluate._vector.processes
-    there = evaluate(KEY, member, None)
+    task, apart = (
+        make_task(CARTPOLE, distractors=1, options={"vectorization_mode": mode})
+        for mode in ("sync", "async")
+    )
+    policy = make_policy(task)
+    _, population = population_of(policy)
+    rules = {"num_envs": 2, "num_members": 4}
+    here = play(task, policy, population, **rules)
+    evaluate = make_evaluate(apart, policy, **rules)
+    workers = apart.simulator.shared(2)._vector.processes
+    there = evaluate(KEY, population, None)
     jax.tree.map(np.testing.assert_array_equal, here, there)
-    del evaluate
+    del evaluate, apart
     assert not any(worker.is_alive() for worker in workers)
 
 
@@ -268,16 +357,21 @@ def test_processes_play_the_same():
     ("name", "options", "message"),
     [
         ("CartPole-v9", {}, "unknown task .*CartPole-v1"),
+        ("ALE/Pong-v5", {}, "the module that registers it: gymnasium/ale_py:ALE/Pong-v5"),
         ("no_such_module:My-v0", {}, "needs the module 'no_such_module'"),
-        ("CartPole-v1", {"sutton_barto_rewards": True}, "the nearest are sutton_barto_reward"),
-        ("CartPole-v1", {"max_episode_steps": 3}, "no option 'max_episode_steps'"),
+        (
+            "CartPole-v1",
+            {"sutton_barto_rewards": True},
+            "option .*mean sutton_barto_reward",
+        ),
+        ("CartPole-v1", {"max_episode_steps": 3}, "'max_episode_steps': set horizon"),
         ("Hopper-v5", {"frame_skp": 3}, "cannot be made with .*frame_skp"),
         ("CartPole-v1", {"vectorization_mode": "vector_entry_point"}, "must be one of sync, async"),
     ],
 )
 def test_bad_input_is_told(name, options, message):
     with pytest.raises(ValueError, match=message):
-        task_spec(f"gymnasium/{name}", options)
+        make_task(f"gymnasium/{name}", options=options)
 
 
 @pytest.mark.parametrize(
@@ -294,16 +388,18 @@ def test_bad_input_is_told(name, options, message):
 def test_spaces_that_do_not_fit_are_told(corridor, monkeypatch, kind, space, message):
     monkeypatch.setattr(Corridor, f"{kind}_space", space)
     with pytest.raises(ValueError, match=message):
-        task_spec("gymnasium/Corridor-v0")
+        make_task("gymnasium/Corridor-v0")
 
 
 def test_an_error_within_an_episode_closes_the_environments(corridor, monkeypatch):
-    policy = linear_policy("gymnasium/Corridor-v0")
-    evaluate = make_evaluate("gymnasium/Corridor-v0", policy, num_members=2)
+    task = make_task("gymnasium/Corridor-v0")
+    policy = make_policy(task)
+    evaluate = make_evaluate(task, policy, num_members=2)
+    envs = task.simulator.shared(2)._envs
     monkeypatch.setattr(Corridor, "step", lambda self, action: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        evaluate(KEY, alike(policy.init(KEY)), None)
-    assert evaluate._vector.closed
+    with pytest.raises(RuntimeError, match="ZeroDivisionError in step 1 of an episode: division"):
+        evaluate(KEY, same(policy), None)
+    assert not envs
 
 
 SCRIPT = """
@@ -319,9 +415,9 @@ def test_ctrl_c_reaches_the_run_and_no_process_is_left(tmp_path):
     """A terminal sends it to every process of the group; the generation goes on to its end."""
     (tmp_path / "script.py").write_text(SCRIPT)
     run = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", "train", "--task=gymnasium/CartPole-v1",
-         "--task_options={vectorization_mode: async}", "--slots=2", "--members=8",
-         "--generations=100000", "--policy.output=clip", f"--out={tmp_path / 'run'}"],
+        [sys.executable, tmp_path / "script.py", "train", "gymnasium/CartPole-v1",
+         "--task_options={vectorization_mode: async}", "--num_envs=2", "--algorithm.num_members=8",
+         "--generations=100000", f"--out={tmp_path / 'run'}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     rows = tmp_path / "run/metrics.jsonl"
@@ -341,39 +437,13 @@ def test_ctrl_c_reaches_the_run_and_no_process_is_left(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", seats.names())
+@pytest.mark.parametrize("name", suite.SUITE.names())
 def test_every_listed_environment_plays_or_says_why_not(name):
-    task = f"gymnasium/{name}"
     try:
-        policy = linear_policy(task)
+        task = make_task(f"gymnasium/{name}", horizon=5)
     except ValueError as error:
         assert "cannot be made" in str(error)
         return
-    played = play(task, policy, alike(policy.init(KEY)), num_members=2, horizon=5, slots=1)
+    policy = make_policy(task)
+    played = play(task, policy, same(policy), num_members=2, num_envs=1)
     assert np.isfinite(played.fitness).all() and (played.steps <= 5).all()
-
-
-def test_where_envpool_has_no_wheel_gymnasium_plays(monkeypatch):
-    envs = importlib.import_module("nesht_jax.envs")
-    monkeypatch.setattr(envs.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(envs.importlib.util, "find_spec", lambda name: None)
-    with pytest.warns(UserWarning, match="gymnasium/Hopper-v5 plays instead of envpool/Hopper-v5"):
-        assert task_spec("envpool/Hopper-v5").observation_size == 11
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="unknown task"):
-        task_spec("envpool/Hoper-v5")
-
-
-@pytest.mark.parametrize(
-    ("room", "remedy"),
-    [
-        ("envpool", "pip install envpool"),
-        ("brax", r"pip install 'nesht-jax\[brax\]'"),
-        ("gymnax", r"pip install 'nesht-jax\[gymnax\]'"),
-        ("playground", r"pip install 'nesht-jax\[playground\]'"),
-    ],
-)
-def test_what_installs_a_missing_package_is_told(monkeypatch, room, remedy):
-    """On Linux, where envpool has wheels."""
-    monkeypatch.setitem(sys.modules, f"nesht_jax.envs.{room}", None)
-    with pytest.raises(ValueError, match=remedy):
-        task_names(room)

@@ -1,10 +1,12 @@
-"""Noise that is drawn on the host."""
+"""Noise that is drawn on the host, and what its suites share."""
+
+import os
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from nesht_jax.envs.host import normals
+from nesht_jax.envs.host import cores, mean_returns, normals, reset_streams
 
 SIZE = 400_000
 
@@ -45,3 +47,23 @@ def test_a_seed_gives_the_same_again_and_goes_on():
     first, again, later = (normals(b, (9,)) for b in (bits[0], bits[1], bits[0]))
     np.testing.assert_array_equal(first, again)
     assert not np.any(first == later)
+
+
+def test_cores_are_counted_on_every_platform(monkeypatch):
+    """macOS and Windows cannot tell which cores a process may use."""
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
+
+
+def test_a_mean_that_float32_cannot_hold_is_a_failure():
+    returns = np.array([[1.0, 2.0], [np.nan, 1.0], [1e38, 1e39], [1e308, 1e308], [-np.inf, np.inf]])
+    fitness = np.asarray(mean_returns(returns))
+    assert fitness[0] == 1.5 and np.isnan(fitness[1:]).all()
+
+
+def test_a_mirrored_pair_shares_its_streams_only_if_asked():
+    assert reset_streams(4, 2, common_random_numbers=False).tolist() == list(range(8))
+    assert reset_streams(4, 2, common_random_numbers=True).tolist() == [0, 1, 0, 1, 2, 3, 2, 3]

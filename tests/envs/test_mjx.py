@@ -1,4 +1,4 @@
-"""The MJX room against Gymnasium itself: same states and actions in, same transitions out."""
+"""The MJX suite against Gymnasium itself: same states and actions in, same transitions out."""
 
 import itertools
 from typing import Any
@@ -10,8 +10,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from nesht_jax.envs import mjx as room
+from nesht_jax.envs import mjx as suite
 from nesht_jax.envs import mjx_contacts
+from nesht_jax.envs.simulator import jax_defaults
 
 pytestmark = pytest.mark.simulator
 
@@ -65,6 +66,8 @@ ENDLESS = {"halfcheetah", "humanoidstandup", "swimmer", "reacher", "pusher"}
 TOUCHING = {"hopper", "walker2d", "halfcheetah", "ant", "humanoid", "humanoidstandup"}
 GROUNDED = {"pusher", "humanoidstandup"}
 
+HUMANOIDS = ("humanoid", "humanoidstandup")
+
 # of the walk through a task: states a call, states, steps between resets, and steps an action is
 # held: the swimmer would never bend to the limits of its joints. A step of the pusher takes a
 # second on a CPU, where the search for its capsule-cylinder contacts is slow
@@ -80,15 +83,50 @@ PLANS = {
 
 @pytest.fixture(scope="module")
 def stepper():
-    """name -> the jitted, vmapped step: one compilation a task, for all tests of this file."""
+    """name -> the jitted, vmapped step: one compilation for all tests of this file."""
     made = {}
 
     def get(name):
+        if name in HUMANOIDS and name not in made:
+            made.update(humanoid_steps())
         if name not in made:
-            made[name] = jax.jit(jax.vmap(room.make(name, {}).step))
+            made[name] = jax.jit(jax.vmap(suite.make(name, {}).simulator.step))
         return made[name]
 
     return get
+
+
+def humanoid_steps():
+    """Steps of both humanoids by one program, the dearest to compile: it takes the model as an
+    argument, and judges every step by the rules of both."""
+
+    @jax.jit
+    def steps(simulator, state, action):
+        def one(state, action):
+            data = suite.simulate(suite.TASKS["humanoid"], simulator, state, action)
+            arguments = simulator, state, action, data
+            return {name: suite.transition(suite.TASKS[name], *arguments) for name in HUMANOIDS}
+
+        with jax_defaults():
+            return jax.vmap(one)(state, action)
+
+    def stepping(name):
+        simulator, _ = suite.put(suite.TASKS[name], suite.DEFAULTS)
+        simulator = simulator._replace(model=shareable(simulator.model))
+        return lambda state, action: steps(simulator, state, action)[name]
+
+    made = {name: stepping(name) for name in HUMANOIDS}
+    made["programs"] = steps._cache_size
+    return made
+
+
+def shareable(model):
+    """The model without what is static in it and differs between the humanoids: names, poses that
+    nobody asks for, and shortcuts where two frames happen to be equal."""
+    static = ["key_qpos", "body_sameframe", "geom_sameframe"]
+    static += [name for name in vars(model) if name.startswith("name_")]
+    blank = {name: np.zeros_like(getattr(model, name)) for name in static}
+    return model.replace(names=b"", **blank)
 
 
 def gym(name) -> Any:
@@ -96,10 +134,10 @@ def gym(name) -> Any:
 
 
 def state_from(qpos, qvel, position=None):
-    """The room's state, as a cold start: nothing in it but what Gymnasium's reset sets."""
+    """The state of an episode, as a cold start: nothing in it but what Gymnasium's reset sets."""
     qpos, qvel = (jnp.asarray(x, jnp.float32) for x in (qpos, qvel))
     position = qpos[..., 0] if position is None else jnp.asarray(position, jnp.float32)
-    return room.State(qpos, qvel, jnp.zeros_like(qvel), position)
+    return suite.State(qpos, qvel, jnp.zeros_like(qvel), position)
 
 
 def gym_step(env, name, state, action):
@@ -170,6 +208,14 @@ def test_a_step_is_gymnasiums(name, stepper):
         assert not np.any(terminated)
     else:
         assert 0.03 < np.mean(terminated) < 0.9
+
+
+@pytest.mark.slow
+def test_the_humanoids_share_a_program(stepper):
+    state = state_from(*(np.tile(x, (BATCH, 1)) for x in (gym("humanoid").init_qpos, np.zeros(23))))
+    for name in HUMANOIDS:
+        stepper(name)(state, np.zeros((BATCH, 17), np.float32))
+    assert stepper("programs")() == 1
 
 
 def pushing(env, rng):
@@ -246,7 +292,7 @@ def test_both_sides_of_every_termination_bound(name, stepper):
 @pytest.mark.parametrize("name", ["hopper", "walker2d", "halfcheetah", "ant", "humanoid"])
 def test_healthy_is_gymnasiums_rule_to_the_bound(name):
     env, rng = gym(name), np.random.default_rng(0)
-    rest = room.mjx.make_data(env.model)
+    rest = suite.mjx.make_data(env.model)
     for _ in range(300):
         qpos, qvel = env.init_qpos.copy(), env.init_qvel.copy()
         qpos[1] += rng.normal() * 0.7
@@ -256,7 +302,7 @@ def test_healthy_is_gymnasiums_rule_to_the_bound(name):
         env.set_state(qpos, np.nan_to_num(qvel))
         env.data.qvel[:] = qvel
         data = rest.replace(qpos=jnp.asarray(qpos), qvel=jnp.asarray(qvel))
-        assert bool(room.TASKS[name].healthy(data)) == getattr(env, "is_healthy", True)
+        assert bool(suite.TASKS[name].healthy(data)) == getattr(env, "is_healthy", True)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +311,7 @@ def test_healthy_is_gymnasiums_rule_to_the_bound(name):
 )
 def test_the_bounds_themselves(name, low, high, included):
     env = gym(name)
-    rest = room.mjx.make_data(env.model)
+    rest = suite.mjx.make_data(env.model)
     inside = np.float32([np.nextafter(np.float32(low), 9), np.nextafter(np.float32(high), 0)])
     outside = np.float32([np.nextafter(np.float32(low), 0), np.nextafter(np.float32(high), 9)])
     for z, healthy in [
@@ -274,13 +320,13 @@ def test_the_bounds_themselves(name, low, high, included):
         *((z, included) for z in (low, high)),
     ]:
         data = rest.replace(qpos=jnp.asarray(env.init_qpos, jnp.float32).at[2].set(z))
-        assert bool(room.TASKS[name].healthy(data)) == healthy
+        assert bool(suite.TASKS[name].healthy(data)) == healthy
 
 
 def test_pendulums_end_at_their_bounds():
     def up(name, **fields):
-        data = room.mjx.make_data(gym(name).model)
-        return bool(room.TASKS[name].healthy(data.replace(**fields)))
+        data = suite.mjx.make_data(gym(name).model)
+        return bool(suite.TASKS[name].healthy(data.replace(**fields)))
 
     for angle, healthy in [(0.199, True), (-0.199, True), (0.201, False), (-0.201, False)]:
         assert up("inverted_pendulum", qpos=jnp.array([0.0, angle])) == healthy
@@ -316,17 +362,42 @@ def test_a_free_run_parts_from_gymnasium_as_fast_as_float32_does(name, stepper):
 
 
 def test_every_task_is_compared():
-    assert set(IDS) == set(room.names())
+    assert set(IDS) == set(suite.names())
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_spec_is_gymnasiums(name):
-    env, spec = gym(name), room.spec(name, {})
-    assert (spec.observation_size,) == env.observation_space.shape
-    np.testing.assert_array_equal(spec.action_low, env.action_space.low)
-    np.testing.assert_array_equal(spec.action_high, env.action_space.high)
-    assert spec.action_low.dtype == spec.action_high.dtype == np.float32
-    assert spec.horizon == gymnasium.spec(IDS[name]).max_episode_steps
+@pytest.mark.parametrize("name", IDS)
+def test_sizes_and_bounds_are_gymnasiums(name):
+    env, task = gym(name), suite.make(name, {})
+    assert (task.observation_size,) == env.observation_space.shape
+    np.testing.assert_array_equal(task.action_low, env.action_space.low)
+    np.testing.assert_array_equal(task.action_high, env.action_space.high)
+    assert task.action_low.dtype == task.action_high.dtype == np.float32
+    assert task.horizon == gymnasium.spec(IDS[name]).max_episode_steps
+    assert task.terminates == (name not in ENDLESS)
+    assert (task.name, task.discrete, task.image_shape) == (f"mjx/{name}", False, None)
+
+
+def test_a_task_is_put_on_the_device_once(monkeypatch):
+    calls = []
+    for function in ("put_model", "make_data"):
+        original = getattr(suite.mjx, function)
+        monkeypatch.setattr(
+            suite.mjx,
+            function,
+            lambda *args, f=function, o=original, **kwargs: calls.append(f) or o(*args, **kwargs),
+        )
+    suite.make(FAST, {})
+    assert calls == ["put_model", "make_data"]
+
+
+def test_everything_is_float32_whatever_jax_is_set_to():
+    """Traced, not run."""
+    with jax.enable_x64(True):
+        simulator = suite.make(FAST, {}).simulator
+        reset = jax.eval_shape(simulator.reset, jax.random.key(0))
+        after = jax.eval_shape(simulator.step, reset[0], jnp.zeros(1))
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((reset, after._replace(terminated=None)))}
+    assert dtypes == {np.dtype(np.float32)}
 
 
 def moments(x):
@@ -339,7 +410,7 @@ def moments(x):
 def test_reset_noise_is_gymnasiums(name):
     """Against as many resets of Gymnasium: four moments of every coordinate and all correlations
     within 5 SE, and the same coordinates never move."""
-    env, task, n = gym(name), room.TASKS[name], 2000
+    env, task, n = gym(name), suite.TASKS[name], 2000
     rest = np.concatenate([env.model.qpos0, np.zeros(env.model.nv)])
     qpos, qvel = (jnp.asarray(x, jnp.float32) for x in np.split(rest, [env.model.nq]))
     draw = jax.jit(jax.vmap(lambda key: task.reset(key, qpos, qvel)))
@@ -367,7 +438,7 @@ def test_reset_places_objects_where_gymnasium_does():
     for name, low, high in [("reacher", 0.0, 0.2), ("pusher", 0.17, 0.37)]:
         env = gym(name)
         rest = jnp.asarray(env.model.qpos0, jnp.float32), jnp.zeros(env.model.nv)
-        qpos, qvel = jax.vmap(room.TASKS[name].reset, (0, None, None))(keys, *rest)
+        qpos, qvel = jax.vmap(suite.TASKS[name].reset, (0, None, None))(keys, *rest)
         place = qpos[:, -2:] if name == "reacher" else qpos[:, -4:-2]
         distance = np.linalg.norm(place, axis=1)
         assert low <= distance.min() < low + 0.02 and high - 0.02 < distance.max() < high
@@ -378,7 +449,7 @@ def test_reset_places_objects_where_gymnasium_does():
 @pytest.mark.parametrize("name", [*WALKERS[:2], pytest.param("ant", marks=pytest.mark.slow)])
 def test_the_first_observation_is_gymnasiums(name):
     env = gym(name)
-    state, observation = jax.jit(room.make(name, {}).reset)(jax.random.key(0))
+    state, observation = jax.jit(suite.make(name, {}).simulator.reset)(jax.random.key(0))
     env.set_state(np.array(state.qpos, float), np.array(state.qvel, float))
     np.testing.assert_allclose(observation, env._get_obs(), rtol=1e-6)
 
@@ -387,15 +458,15 @@ def test_the_first_observation_is_gymnasiums(name):
 def test_observations_are_gymnasiums_of_the_same_data(name):
     env = gym(name)
     env.reset(seed=0)
-    data = room.mjx.put_data(env.model, env.data)
-    seen = jnp.concatenate([part(data) for part in room.TASKS[name].observe])
+    data = suite.mjx.put_data(env.model, env.data)
+    seen = jnp.concatenate([part(data) for part in suite.TASKS[name].observe])
     np.testing.assert_allclose(seen, env._get_obs(), rtol=1e-6)
 
 
 def test_reset_feeds_step_feeds_step_with_one_compilation(stepper):
-    environment, step = room.make(FAST, {}), stepper(FAST)
-    state, _ = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(1), BATCH))
-    actions = jnp.zeros((BATCH, len(environment.spec.action_low)))
+    task, step = suite.make(FAST, {}), stepper(FAST)
+    state, _ = jax.jit(jax.vmap(task.simulator.reset))(jax.random.split(jax.random.key(1), BATCH))
+    actions = jnp.zeros((BATCH, task.num_actions))
     first = step(state, actions)
     compiled = step._cache_size()
     after = step(first.state, actions)
@@ -411,21 +482,24 @@ def test_reset_feeds_step_feeds_step_with_one_compilation(stepper):
 
 def test_options_reach_the_solver(monkeypatch):
     models = []
-    put_model = room.mjx.put_model
+    put_model = suite.mjx.put_model
     monkeypatch.setattr(
-        room.mjx, "put_model", lambda m, **k: models.append(put_model(m, **k)) or models[-1]
+        suite.mjx, "put_model", lambda m, **k: models.append(put_model(m, **k)) or models[-1]
     )
-    room.make("hopper", {})
-    room.make("hopper", {"solver": "cg", "iterations": 5, "ls_iterations": 3})
+    suite.make("hopper", {})
+    suite.make("hopper", {"solver": "cg", "iterations": 5, "ls_iterations": 3})
     chosen = [(m.opt.solver, m.opt.iterations, m.opt.ls_iterations) for m in models]
-    newton, cg = room.mjx.SolverType.NEWTON, room.mjx.SolverType.CG
+    newton, cg = suite.mjx.SolverType.NEWTON, suite.mjx.SolverType.CG
     assert chosen == [(newton, 8, 8), (cg, 5, 3)]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iteration": 3}, "MJX tasks have no option 'iteration'; the nearest are iterations"),
+        ({"iteration": 3}, "mjx/hopper has no option 'iteration'; did you mean iterations"),
+        ({"time_limit": 3}, "mjx/hopper has no option 'time_limit': set horizon"),
+        ({"solver": ["cg"]}, "mjx/hopper: solver must be one of newton, cg, got \\['cg'\\]"),
+        ({"iterations": None}, "iterations must be a positive integer, got None"),
         ({"solver": "pgs"}, "solver must be one of newton, cg, got 'pgs'"),
         ({"impl": "cuda"}, "impl must be one of jax, warp, got 'cuda'"),
         ({"iterations": 0}, "iterations must be a positive integer, got 0"),
@@ -436,13 +510,13 @@ def test_options_reach_the_solver(monkeypatch):
 )
 def test_wrong_options_are_told(options, message):
     with pytest.raises(ValueError, match=message):
-        room.make("hopper", options)
+        suite.make("hopper", options)
 
 
 def test_contact_forces_need_jax(monkeypatch):
-    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(suite.importlib.util, "find_spec", lambda name: True)
     with pytest.raises(ValueError, match="ant observes contact forces, .* got impl='warp'"):
-        room.make("ant", {"impl": "warp", "naconmax": 64})
+        suite.make("ant", {"impl": "warp", "naconmax": 64})
 
 
 def test_capsules_meet_a_plane_in_the_frames_of_c():
@@ -452,13 +526,13 @@ def test_capsules_meet_a_plane_in_the_frames_of_c():
         <body><freejoint/><geom type="capsule" size=".1 .2"/></body>
         <body><freejoint/><geom type="capsule" size=".1 .2"/></body>
     </worldbody></mujoco>""")
-    data, put = mujoco.MjData(model), room.mjx.put_model(model)
+    data, put = mujoco.MjData(model), suite.mjx.put_model(model)
 
     @jax.jit
     def frames(qpos):
-        turned = room.mjx.kinematics(put, room.mjx.make_data(model).replace(qpos=qpos))
-        with mjx_contacts.like_c():
-            contact = room.mjx.collision(put, turned)._impl.contact
+        turned = suite.mjx.kinematics(put, suite.mjx.make_data(model).replace(qpos=qpos))
+        with mjx_contacts.c_mujoco_contacts():
+            contact = suite.mjx.collision(put, turned)._impl.contact
         return contact.frame, contact.geom
 
     for degrees in (0, 5, 29, 31, 90):
@@ -476,13 +550,13 @@ def test_capsules_meet_a_plane_in_the_frames_of_c():
 def test_mjx_is_left_as_it_was():
     table = mjx_contacts.collision_driver._COLLISION_FUNC
     before = dict(table)
-    with pytest.raises(KeyError), mjx_contacts.like_c():
+    with pytest.raises(KeyError), mjx_contacts.c_mujoco_contacts():
         assert table != before
         raise KeyError
     assert table == before
 
 
 def test_warp_without_its_package_is_told(monkeypatch):
-    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(suite.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install warp-lang"):
-        room.make("hopper", {"impl": "warp", "naconmax": 64})
+        suite.make("hopper", {"impl": "warp", "naconmax": 64})

@@ -1,4 +1,4 @@
-"""The Playground room against Playground stepped directly."""
+"""The Playground suite against Playground stepped directly."""
 
 import importlib
 
@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 playground = pytest.importorskip("mujoco_playground", reason="pip install 'nesht-jax[playground]'")
-room = importlib.import_module("nesht_jax.envs.playground")
+suite = importlib.import_module("nesht_jax.envs.playground")
 
 pytestmark = pytest.mark.simulator
 
 
 def test_names_are_those_whose_files_are_here(monkeypatch, tmp_path):
-    monkeypatch.setattr(room.mjx_env, "MENAGERIE_PATH", tmp_path / "missing")
-    assert "CartpoleBalance" in room.names() and "Go1JoystickFlatTerrain" not in room.names()
-    monkeypatch.setattr(room.mjx_env, "MENAGERIE_PATH", tmp_path)
-    assert {"CartpoleBalance", "Go1JoystickFlatTerrain"} <= set(room.names())
+    monkeypatch.setattr(suite.mjx_env, "MENAGERIE_PATH", tmp_path / "missing")
+    assert "CartpoleBalance" in suite.names() and "Go1JoystickFlatTerrain" not in suite.names()
+    monkeypatch.setattr(suite.mjx_env, "MENAGERIE_PATH", tmp_path)
+    assert {"CartpoleBalance", "Go1JoystickFlatTerrain"} <= set(suite.names())
 
 
 @pytest.fixture(autouse=True)
@@ -25,27 +25,27 @@ def no_download(monkeypatch):
     def refused(*arguments):
         raise AssertionError("a clone was tried")
 
-    monkeypatch.setattr(room.mjx_env, "_clone_with_progress", refused)
+    monkeypatch.setattr(suite.mjx_env, "_clone_with_progress", refused)
 
 
 TRACED = [
     pytest.param(name, marks=() if name == "PendulumSwingup" else pytest.mark.slow)
-    for name in room.dm_control_suite.ALL_ENVS
+    for name in suite.dm_control_suite.ALL_ENVS
 ]
 
 
 @pytest.mark.parametrize("name", TRACED)
 def test_types_of_every_task(name):
     """Traced, not run: a step's state has the structure, shapes and types of the reset's."""
-    environment = room.make(name, {})
-    spec = environment.spec
-    assert spec.horizon == 1000
+    task = suite.make(name, {})
+    environment = task.simulator
+    assert (task.horizon, task.terminates, task.discrete) == (1000, False, False)
     state, observation = jax.eval_shape(environment.reset, jax.random.key(0))
-    after = jax.eval_shape(environment.step, state, jnp.zeros(spec.action_low.size))
+    after = jax.eval_shape(environment.step, state, jnp.zeros(task.num_actions))
     assert jax.tree.structure(after.state) == jax.tree.structure(state)
     for x, y in zip(jax.tree.leaves(after.state), jax.tree.leaves(state), strict=True):
         assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
-    assert after.observation.shape == observation.shape == (spec.observation_size,)
+    assert after.observation.shape == observation.shape == (task.observation_size,)
     assert (after.reward.shape, after.reward.dtype) == ((), jnp.float32)
     assert (after.terminated.shape, after.terminated.dtype) == ((), jnp.bool)
 
@@ -57,51 +57,62 @@ def test_mjx_simulates_in_jax_unless_told_otherwise(monkeypatch):
         given.append(overrides)
         raise TypeError("enough")
 
-    monkeypatch.setattr(room.registry, "load", load)
-    for options in ({}, {"impl": "warp"}):
-        with pytest.raises(ValueError, match="cannot be made with .*: enough"):
-            room.make("WalkerRun", options)
+    monkeypatch.setattr(suite.registry, "load", load)
+    with pytest.raises(TypeError, match="enough"):  # no option is to blame
+        suite.make("WalkerRun", {})
+    with pytest.raises(ValueError, match="cannot be made with .*: TypeError: enough"):
+        suite.make("WalkerRun", {"impl": "warp"})
     assert given == [{"impl": "jax"}, {"impl": "warp"}]
 
 
 def test_options_reach_playground():
-    environment = room.make("PendulumSwingup", {"episode_length": 70})
-    assert environment.spec.horizon == 70
+    assert suite.make("PendulumSwingup", {"episode_length": 70}).horizon == 70
+
+
+def test_nested_options_are_maps_or_names_with_dots():
+    config = suite.registry.get_default_config("CartpoleBalance")
+    for given in ({"vision_config.nworld": 2}, {"vision_config": {"nworld": 2}}):
+        expected = {"impl": "jax", "vision_config.nworld": 2}
+        assert suite._overrides("playground/CartpoleBalance", config, given) == expected
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"sim_td": 0.1}, "playground/CartpoleBalance has no option 'sim_td'; .* sim_dt"),
-        ({"vision_config.nwrld": 2}, "the nearest are vision_config.nworld"),
+        ({"vision_config.nwrld": 2}, "did you mean vision_config.nworld"),
+        ({"vision_config": {"nwrld": 2}}, "did you mean vision_config.nworld"),
+        ({"vision": True}, "playground/CartpoleBalance cannot be made with {'vision': True}"),
+        ({"sim_dt": [1, 2]}, "playground/CartpoleBalance cannot be made with"),
+        ({"max_episode_steps": 9}, "no option 'max_episode_steps': set horizon"),
         ({"action_repeat": 2}, "no option 'action_repeat'"),
         ({"sim_dt": "often"}, "playground/CartpoleBalance cannot be made with"),
     ],
 )
 def test_wrong_options_are_told(options, message):
     with pytest.raises(ValueError, match=message):
-        room.make("CartpoleBalance", options)
+        suite.make("CartpoleBalance", options)
 
 
 def test_of_an_observation_in_parts_the_policy_sees_the_state(monkeypatch):
-    task = room.dm_control_suite.pendulum.SwingUp
+    task = suite.dm_control_suite.pendulum.SwingUp
     original = task._get_obs
 
     def parts(self, data, info):
         seen = original(self, data, info)
         return {"state": seen, "privileged_state": jnp.concatenate([seen, seen])}
 
-    plain = room.spec("PendulumSwingup", {})
+    plain = suite.make("PendulumSwingup", {})
     monkeypatch.setattr(task, "_get_obs", parts)
-    assert room.spec("PendulumSwingup", {}).observation_size == plain.observation_size
+    assert suite.make("PendulumSwingup", {}).observation_size == plain.observation_size
     monkeypatch.setattr(task, "_get_obs", lambda self, data, info: jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="must observe one flat vector, got \\(2, 2\\)"):
-        room.spec("PendulumSwingup", {})
+        suite.make("PendulumSwingup", {})
 
 
 @pytest.mark.slow
 def test_steps_are_playgrounds():
-    environment = room.make("CartpoleBalance", {})
+    environment = suite.make("CartpoleBalance", {}).simulator
     task = playground.registry.load("CartpoleBalance", config_overrides={"impl": "jax"})
     actions = jax.random.uniform(jax.random.key(1), (40, 1), minval=-1.0, maxval=1.0)
 

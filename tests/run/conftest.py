@@ -6,18 +6,24 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from nesht_jax.run.config import Config, PolicyConfig, ThresholdConfig
+from nesht_jax.run.config import (
+    AlgorithmConfig,
+    Config,
+    EvaluationConfig,
+    PolicyConfig,
+    SparsityConfig,
+)
 from nesht_jax.run.train import train
 
 PROBE = Config(
     task="probe/linear",
-    noise=3,
-    members=256,
+    distractors=3,
+    algorithm=AlgorithmConfig(num_members=256),
+    sparsity=SparsityConfig(fraction=0.7, every=4),
+    policy=PolicyConfig(output="clip"),
+    evaluation=EvaluationConfig(every=4),
     generations=12,
-    evaluate_every=4,
     checkpoint_every=5,
-    threshold=ThresholdConfig(sparsity=0.7, every=4),
-    policy=PolicyConfig(normalization="running", output="clip"),
 )
 
 

@@ -1,14 +1,23 @@
 """The command line: one clear sentence for bad input, help for everything."""
 
 import json
+import os
+import re
+import subprocess
 import sys
+from importlib.metadata import version
 
 import jax
 import pytest
 
-from nesht_jax.run import cli
-from nesht_jax.run.cli import _keep_compilations, main
-from nesht_jax.run.evaluate import RunScore, Score
+from nesht_jax.report.rows import read_rows
+from nesht_jax.report.statistics import Score
+from nesht_jax.run import evaluate
+from nesht_jax.run.cli import COMMANDS, Parser, main
+from nesht_jax.run.cli.machine import has_accelerator, keep_compilations
+from nesht_jax.run.cli.options import given_settings
+from nesht_jax.run.cli.train import add_arguments, read_command
+from nesht_jax.run.evaluate import RunScore
 
 
 def complaint(capsys, *argv):
@@ -22,26 +31,37 @@ def complaint(capsys, *argv):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["trian"], "'trian'"),
-        ([], "train"),
-        (["train", "nowhere.yaml"], "nowhere.yaml"),
-        (["train", "--sparsity=0.5"], "unknown option 'sparsity'; did you mean threshold.sparsity"),
-        (["train", "--threshold.sparsity=1"], "sparsity must be in [0, 1), got 1"),
-        (["train", "--threshold.sparsity=much"], "threshold.sparsity must be float, got much"),
-        (["train", "--horizon=soon"], "horizon must be int or null, got soon"),
-        (["train", "--slots=0"], "slots must be at least 1 or null, got 0"),
-        (["train", "--task=envpool/Hopper-v5", "--slots=4"], "slots are for rooms that play from"),
-        (["train", "--members=5"], "members must be even if mirrored, got 5"),
-        (["train", "--task=envpool/Hoper-v5"], "the nearest are envpool/Hopper-v5"),
-        (["train", "--task=mujoco/hopper"], "unknown room 'mujoco'"),
+        (["trian"], "unknown command 'trian'; did you mean train"),
+        (["train"], "name a task, as in `nesht train Hopper-v5`"),
+        (["train", "nowhere.yaml"], "there is no file nowhere.yaml"),
+        (["train", "Hoper-v5"], "unknown task 'Hoper-v5'; did you mean Hopper-v5"),
+        (["train", "Hopper-v5", "Ant-v5"], "one task a run, got Hopper-v5 and Ant-v5"),
+        (["train", "--env=Hopper-v5"], "unknown option 'env'; here it is called task"),
+        (["train", "--lr", "0.1"], "here it is called optimizer.learning_rate"),
+        (["train", "--threshold.sparsity=1"], "here it is called sparsity.fraction"),
+        (["train", "--sparsity.fractoin=1"], "did you mean sparsity.fraction"),
+        (["train", "probe/linear", "--sparsity.fraction=1"], "sparsity.fraction must be in [0, 1)"),
+        (["train", "probe/linear", "--sparsity.fraction=much"], "must be a number, got 'much'"),
+        (["train", "probe/linear", "--horizon=soon"], "horizon must be a whole number or null"),
+        (["train", "probe/linear", "--num_envs=0"], "num_envs must be at least 1, got 0"),
+        (["train", "probe/linear", "--policy.hidden=8,4"], "a list, as [64, 64], got '8,4'"),
+        (["train", "probe/linear", "--task_options=3"], "a mapping, as {name: value}, got 3"),
+        (["train", "probe/linear", "--task_options={"], "--task_options is not YAML"),
+        (["train", "envpool/Hopper-v5", "--num_envs=4"], "num_envs"),
+        (["train", "probe/linear", "--algorithm.num_members=5"], "must be even if mirrored, got 5"),
+        (["train", "--task=envpool/Hoper-v5"], "did you mean envpool/Hopper-v5"),
+        (["train", "--task=mujoco/hopper"], "unknown suite 'mujoco'"),
         (["train", "--task=probe/liner"], "probe/linear"),
-        (["train", "--task=envpool/Hopper-v5", "--task_options={frame_skp: 3}"], "frame_skip"),
-        (["train", "--optimizer.name=adm"], "did you mean adam"),
+        (["train", "envpool/CartPole-v1"], "CartPole-v1 is in gymnasium/CartPole-v1"),
+        (["train", "envpool/Hopper-v5", "--task_options={frame_skp: 3}"], "frame_skip"),
+        (["train", "probe/linear", "--optimizer.name=adm"], "did you mean adam"),
+        (["train", "probe/linear", "--seed"], "--seed"),
         (["train", "--resume=nowhere"], "there is no run folder nowhere"),
-        (["eval"], "run"),
+        (["eval"], "RUN"),
         (["eval", "nowhere"], "there is no run folder nowhere"),
+        (["eval", "nowhere", "--episods=3"], "unknown option 'episods'"),
         (["bench", "treshold"], "unknown benchmark 'treshold'; did you mean threshold"),
-        (["envs", "brx"], "did you mean brax"),
+        (["envs", "nothing-like-it"], "no task holds 'nothing-like-it'"),
     ],
 )
 def test_bad_input(capsys, tmp_path, monkeypatch, argv, message):
@@ -54,14 +74,17 @@ def test_bad_input(capsys, tmp_path, monkeypatch, argv, message):
     ("yaml", "message"),
     [
         ("tsk: probe/linear", "unknown option 'tsk'; did you mean task"),
-        ("noise: lots", "noise must be int, got lots"),
-        ("threshold: {sparsty: 0.5}", "unknown option"),
-        ("task: [", "config"),
+        ("distractors: lots", "distractors must be a whole number, got 'lots'"),
+        ("sparsity: {fractoin: 0.5}", "unknown option 'sparsity.fractoin'; did you mean sparsity."),
+        ("optimizer: this.module", "optimizer must be a mapping of the options of Optimizer"),
+        ("policy: true", "policy must be a mapping of the options of Policy, got True"),
+        ("task: [", "bad.yaml is not YAML"),
+        ("", "bad.yaml must hold settings"),
     ],
 )
 def test_bad_files(capsys, tmp_path, yaml, message):
     (tmp_path / "bad.yaml").write_text(yaml)
-    assert message in complaint(capsys, "train", str(tmp_path / "bad.yaml"))
+    assert message in complaint(capsys, "train", str(tmp_path / "bad.yaml"), "--task=probe/linear")
 
 
 def test_a_folder_that_is_no_run(capsys, tmp_path):
@@ -71,8 +94,8 @@ def test_a_folder_that_is_no_run(capsys, tmp_path):
 
 
 def test_a_resumed_run_keeps_its_config(capsys, probe_run):
-    said = complaint(capsys, "train", f"--resume={probe_run.folder}", "--sigma=0.5")
-    assert "keeps its config" in said and "sigma" in said
+    said = complaint(capsys, "train", f"--resume={probe_run.folder}", "--algorithm.sigma=0.5")
+    assert "keeps its config" in said and "algorithm.sigma" in said
 
 
 def test_eval_refuses_a_task_of_other_sizes(capsys, probe_run):
@@ -85,20 +108,21 @@ def test_eval_of_a_game_takes_options_and_tells_human_normalised_scores(capsys, 
 
     def evaluated(folder, **rules):
         asked.update(rules)
-        halfway, human = (Score(mean, 0.1, 0.0, 1.0, 5, 9.0) for mean in (-3.05, 14.6))
+        halfway, human = (Score(mean, 0.1, 0.0, 1.0, 5, 9.0, 0) for mean in (-3.05, 14.6))
         return RunScore("envpool/Pong-v5", 7, halfway, 0.9, human, 0.0)
 
-    monkeypatch.setattr(cli, "evaluate_run", evaluated)
+    monkeypatch.setattr(evaluate, "evaluate_run", evaluated)
+    monkeypatch.setattr("nesht_jax.run.cli.eval.read_config", lambda folder: None)
     assert main(["eval", "run", "--episodes=5", "--task_options={pixel_noise: 20}"]) == 0
     assert asked["options"] == {"pixel_noise": 20} and asked["episodes"] == 5
     said = capsys.readouterr().out
-    assert "human-normalised: 0.500 with threshold, 1.000 without" in said
+    assert "human-normalized: 0.500 with threshold, 1.000 without" in said
     assert "…" not in said.replace(" … ", "")  # nothing of the table is cut off
 
 
 def test_train_resume_eval(capsys, tmp_path):
     out = str(tmp_path / "run")
-    options = ["--task=probe/linear", "--noise=2", "--members=8", "--policy.output=clip"]
+    options = ["probe/linear", "--distractors=2", "--algorithm.num_members=8"]
     assert main(["train", *options, "--generations=4", f"--out={out}"]) == 0
     assert main(["train", f"--resume={out}", "--generations=7"]) == 0
     told = capsys.readouterr().out
@@ -126,16 +150,16 @@ def test_what_is_compiled_goes_to_the_users_cache_folder(monkeypatch, variables,
     before = jax.config.jax_compilation_cache_dir
     try:
         jax.config.update("jax_compilation_cache_dir", None)
-        _keep_compilations()
+        keep_compilations()
         assert jax.config.jax_compilation_cache_dir == folder
         jax.config.update("jax_compilation_cache_dir", "chosen")
-        _keep_compilations()
+        keep_compilations()
         assert jax.config.jax_compilation_cache_dir == "chosen"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["envs"], ["bench"]])
+@pytest.mark.parametrize("command", [[name] for name in COMMANDS])
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])
@@ -157,9 +181,138 @@ def test_bench_lists_its_tables_and_makes_one(capsys, tmp_path, monkeypatch):
     assert first.split(",")[:3] == ["1000", "100", "hard_threshold"]
 
 
-def test_envs_lists_every_room(capsys):
+def test_bare_nesht_prints_help(capsys):
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert bare == capsys.readouterr().out and all(name in bare for name in COMMANDS)
+
+
+def test_the_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nesht {version('nesht-jax')}\n"
+
+
+def test_envs_lists_every_suite_with_sizes(capsys):
     assert main(["envs"]) == 0
     told = capsys.readouterr().out
     some = "envpool/Hopper-v5 mjx/hopper brax/ant gymnasium/CartPole-v1 gymnax/CartPole-v1"
     for task in (*some.split(), "playground/WalkerRun", "probe/linear"):
-        assert f"  {task}\n" in told
+        assert re.search(rf"^  {task} +\S+ in, +\d+ (choices|numbers)", told, re.MULTILINE), task
+
+
+def test_envs_searches_every_suite(capsys):
+    assert main(["envs", "hopper"]) == 0
+    told = capsys.readouterr().out
+    assert "envpool/Hopper-v5" in told and "brax/hopper" in told and "Ant" not in told
+
+
+def test_envs_tells_what_installs_a_suite(capsys, monkeypatch):
+    monkeypatch.setattr("nesht_jax.run.cli.envs.installed", lambda suite: False)
+    assert main(["envs", "brax"]) == 0
+    assert "pip install 'nesht-jax[brax]'" in capsys.readouterr().out
+
+
+def test_a_task_named_alone_gets_its_tuned_settings():
+    config, notes = read_command(["CartPole-v1"], {})
+    assert config.task == "gymnasium/CartPole-v1" and config.sparsity.fraction == 0.5
+    assert any("tuned" in note for note in notes) and any("gymnax" in note for note in notes)
+    config, notes = read_command(["CartPole-v1", "nes"], {"seed": 3})
+    assert config.sparsity.fraction == 0.9 and config.seed == 3
+    assert not any("tuned" in note for note in notes)
+
+
+def test_settings_may_follow_options(tmp_path):
+    (tmp_path / "mine.yaml").write_text("distractors: 3")
+    parser = Parser()
+    add_arguments(parser)
+    argv = ["probe/linear", "--seed", "4", str(tmp_path / "mine.yaml"), "--algorithm.mirrored"]
+    given = parser.parse_intermixed_args(argv)
+    config, _ = read_command(given.settings, given_settings(given))
+    assert (config.seed, config.distractors, config.algorithm.mirrored) == (4, 3, True)
+
+
+def test_a_platform_that_is_not_there_is_one_sentence(monkeypatch):
+    def unable():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "default_backend", unable)
+    with pytest.raises(ValueError, match="JAX cannot use .* on this machine"):
+        has_accelerator()
+
+
+SLOW_MODULES = ("jax", "optax", "mujoco", "envpool", "gymnasium", "brax", "matplotlib", "orbax")
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["train", "--help"], ["envs"], ["train", "Hoper-v5"], ["train", "--lr=1"]]
+)
+def test_help_lists_and_typos_load_nothing_slow(argv):
+    """So that they answer at once: JAX takes a second to import, simulators several."""
+    code = (
+        "import contextlib, io, sys\nfrom nesht_jax.run.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        f"    main({argv!r})\nprint([m for m in {SLOW_MODULES!r} if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "[]\n", run.stderr
+
+
+def run_nesht(*argv, cwd, **environment):
+    command = [sys.executable, "-m", "nesht_jax.run.cli", *argv]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+@pytest.mark.slow
+def test_no_encoding_and_no_default_of_jax_ends_a_run(tmp_path):
+    (tmp_path / "mine.yaml").write_text("# café\ntask: probe/linear\n", encoding="utf-8")
+    options = ["--algorithm.num_members=8", "--generations=2", "--out=run"]
+    ambient = {
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "JAX_ENABLE_X64": "1",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    }
+    done = run_nesht("train", "mine.yaml", *options, cwd=tmp_path, **ambient)
+    assert done.returncode == 0, done.stderr
+    plain = run_nesht("train", "mine.yaml", *options[:-1], "--out=plain", cwd=tmp_path)
+    assert plain.returncode == 0, plain.stderr
+    rows = [read_rows(tmp_path / name / "metrics.jsonl") for name in ("run", "plain")]
+    same = [[row._replace(seconds=0.0) for row in some] for some in rows]
+    assert same[0] == same[1]
+
+
+@pytest.mark.slow
+def test_a_platform_that_jax_does_not_know_is_one_sentence(tmp_path):
+    done = run_nesht("train", "probe/linear", "--out=run", cwd=tmp_path, JAX_PLATFORMS="gpuu")
+    assert done.returncode == 2 and done.stderr.startswith("nesht: JAX cannot use 'gpuu'")
+    assert done.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = f"--out={tmp_path / 'file' / 'run'}"
+    assert "cannot be made" in complaint(capsys, "train", "probe/linear", out)
+
+
+def test_a_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
+    def full(self, row):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nesht_jax.run.train.Metrics.append", full)
+    out = str(tmp_path / "run")
+    small = ["--algorithm.num_members=8", "--generations=2"]
+    assert main(["train", "probe/linear", f"--out={out}", *small]) == 1
+    assert capsys.readouterr().err == "nesht: No space left on device\n"
+    monkeypatch.undo()
+    assert main(["train", f"--resume={out}"]) == 0

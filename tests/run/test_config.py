@@ -1,7 +1,8 @@
 """Configs: what a YAML file says is what a run gets, and nonsense is refused."""
 
+import dataclasses
 import inspect
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -9,35 +10,40 @@ import jax
 import numpy as np
 import optax
 import pytest
-import yaml
 
-from nesht_jax.density import erdos_renyi_kernel
-from nesht_jax.nesht import realised_sparsity
-from nesht_jax.network import CONVOLUTIONS
-from nesht_jax.run.build import build_algorithm, build_policy, thresholded
-from nesht_jax.run.cli import _train_parser
+from nesht_jax.run.build import (
+    Stream,
+    build,
+    build_policy,
+    build_task,
+    stream,
+)
+from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import (
+    AlgorithmConfig,
     Config,
+    EvaluationConfig,
     OptimizerConfig,
     PolicyConfig,
-    ThresholdConfig,
-    dump,
-    from_arguments,
-    optimizers,
-    read_config,
+    Section,
+    SparsityConfig,
 )
-from nesht_jax.threshold import num_kept
+from nesht_jax.run.fields import leaves
+from nesht_jax.run.names import synonym
+from nesht_jax.run.optimizer import build_projection, optimizers
+from nesht_jax.run.yaml import dump, make_config, parse, read, read_config
+from nesht_jax.sparse.distribution import erdos_renyi_kernel
+from nesht_jax.sparse.top_k import num_kept
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 PRESETS = sorted((ROOT / "configs/preset").glob("*.yaml"))
 TASKS = sorted(set(FILES) - set(PRESETS) - {ROOT / "configs/quickstart.yaml"})
+DEFAULT = Config(task="probe/linear")
 
 
-def read(*files, **options):
-    flags = [f"--config={f}" for f in files] + [f"--{k}={v}" for k, v in options.items()]
-    parser = _train_parser()
-    return from_arguments(parser, parser.parse_args(flags))
+def read_words(*words, **options):
+    return read_command([str(word) for word in words], options)[0]
 
 
 def differences(given, default, prefix=""):
@@ -52,7 +58,13 @@ def differences(given, default, prefix=""):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
 def test_a_config_holds_only_what_differs_from_the_defaults(file):
-    assert list(differences(yaml.safe_load(file.read_text()), Config())) == []
+    assert list(differences(read(file), DEFAULT)) == []
+
+
+@pytest.mark.parametrize("file", sorted(set(FILES) - set(PRESETS)), ids=lambda f: f.stem)
+def test_the_first_line_of_a_config_names_its_task(file):
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"task: {read(file)['task']}"
 
 
 @pytest.mark.parametrize(
@@ -61,31 +73,22 @@ def test_a_config_holds_only_what_differs_from_the_defaults(file):
     ids=lambda v: str(getattr(v, "stem", v)),
 )
 def test_every_task_takes_every_preset(task, preset):
-    config = read(task, preset, noise=10)
-    assert config.noise == 10
-    assert config.task == yaml.safe_load(task.read_text())["task"]
-
-
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if "leaves" in f.read_text()], ids=lambda f: f.stem
-)
-def test_of_a_network_for_games_the_last_layer_is_thresholded(file):
-    config = read(file)
-    network = config.policy
-    last = len(CONVOLUTIONS[network.convolutions]) + len(network.hidden)
-    assert network.convolutions == "dqn2013"
-    assert config.threshold.leaves == (f"layer{last}/kernel",)
+    config = read_words(task, preset, distractors=10)
+    assert config.distractors == 10
+    assert config.task == read(task)["task"]
 
 
 def test_the_code_preset_is_the_published_code():
-    config = read(ROOT / "configs/envpool/hopper.yaml", ROOT / "configs/preset/code-mujoco.yaml")
-    assert not config.mirrored and config.members == 256 and config.rollouts == 1
-    assert (config.sigma, config.sigma_decay, config.sigma_decay_every) == (0.1, 0.99, 50)
-    assert config.shaping == "centered_rank_by_order"
+    config = read_words("Hopper-v5", "code-mujoco")
+    assert config.algorithm == AlgorithmConfig(
+        mirrored=False, sigma_decay=0.99, shaping="centered_rank_by_order"
+    )
+    assert (config.algorithm.num_members, config.algorithm.sigma) == (256, 0.1)
+    assert config.algorithm.sigma_decay_every == 50
     assert config.optimizer == OptimizerConfig("adam", 0.1, 0.0, {})
-    assert config.threshold == ThresholdConfig(0.9, every=10, rule="stale_quantile")
+    assert config.sparsity == SparsityConfig(fraction=0.9, every=10, rule="stale_quantile")
     assert config.policy == PolicyConfig(normalization="observation", output="tanh")
-    assert (config.generations, config.evaluate_every, config.evaluate_episodes) == (1000, 10, 10)
+    assert config.generations == 1000 and config.evaluation == EvaluationConfig(10, 10)
 
 
 def test_dump_reads_back_to_itself(tmp_path):
@@ -93,59 +96,122 @@ def test_dump_reads_back_to_itself(tmp_path):
         task="probe/linear",
         policy=PolicyConfig(hidden=(8, 4)),
         optimizer=OptimizerConfig("sgd", 0.3, options={"momentum": 0.5}),
-        threshold=ThresholdConfig(leaves=("layer0/kernel",)),
-        task_options={"a": 1, "b": "c", "d": True, "e": 0.5},
+        sparsity=SparsityConfig(layers=("first",)),
+        task_options={"a": 1, "b": "ü", "d": True, "e": 0.5, "f": [0.7, {"g": None}], "h": {}},
     )
-    (tmp_path / "config.yaml").write_text(dump(config))
+    (tmp_path / "config.yaml").write_text(dump(config), encoding="utf-8")
     assert read_config(tmp_path) == replace(config, out=str(tmp_path))
 
 
 def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
     a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
-    a.write_text("noise: 1\nsigma: 0.3\nthreshold: {sparsity: 0.5, every: 3}")
-    b.write_text("noise: 2\nthreshold: {sparsity: 0.6}")
-    config = read(a, b, sigma=0.7)
-    assert (config.noise, config.sigma) == (2, 0.7)
-    assert (config.threshold.sparsity, config.threshold.every) == (0.6, 3)
+    a.write_text("task: probe/linear\ndistractors: 1\nsparsity: {fraction: 0.5, every: 3}")
+    b.write_text("distractors: 2\nsparsity: {fraction: 0.6}\nalgorithm: {sigma: 1e-1}")
+    config = read_words(a, b, algorithm={"sigma": 0.7})
+    assert (config.distractors, config.algorithm.sigma) == (2, 0.7)
+    assert (config.sparsity.fraction, config.sparsity.every) == (0.6, 3)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ThresholdConfig(sparsity=1.0), r"sparsity must be in \[0, 1\), got 1.0"),
-        (lambda: ThresholdConfig(sparsity=-0.1), r"got -0.1"),
-        (lambda: ThresholdConfig(every=0), "threshold.every must be at least 1, got 0"),
-        (lambda: Config(members=7), "members must be even if mirrored, got 7"),
-        (lambda: Config(members=0), "members must be at least 1"),
-        (lambda: Config(noise=-1), "noise must not be negative, got -1"),
-        (lambda: Config(sigma=0.0), "sigma must be positive, got 0"),
-        (lambda: Config(sigma=float("nan")), "sigma must be positive, got nan"),
-        (lambda: Config(horizon=0), "horizon must be at least 1 or null, got 0"),
-        (lambda: OptimizerConfig("adm"), "no optimizer 'adm'; did you mean adam"),
-        (lambda: OptimizerConfig(options={"b3": 0.9}), "adam has no 'b3'"),
+        (lambda: SparsityConfig(fraction=1.0), r"sparsity.fraction must be in \[0, 1\), got 1.0"),
+        (lambda: SparsityConfig(fraction=-0.1), r"got -0.1"),
+        (lambda: SparsityConfig(every=0), "sparsity.every must be at least 1, got 0"),
+        (lambda: SparsityConfig(rule="topk"), "sparsity.rule must be one of top_k, stale"),
+        (lambda: AlgorithmConfig(num_members=7), "num_members must be even if mirrored, got 7"),
+        (lambda: AlgorithmConfig(num_members=0), "algorithm.num_members must be at least 1"),
+        (lambda: AlgorithmConfig(num_members=2**31), "algorithm.num_members must be below 2^31"),
+        (lambda: AlgorithmConfig(num_members=True), "num_members must be a whole number, got True"),
+        (lambda: AlgorithmConfig(sigma=0.0), "algorithm.sigma must be positive and finite, got 0"),
+        (lambda: AlgorithmConfig(sigma=float("nan")), "positive and finite, got nan"),
+        (lambda: AlgorithmConfig(action_noise=float("inf")), "finite and at least 0, got inf"),
+        (lambda: Config(task="a/b", distractors=-1), "distractors must be at least 0, got -1"),
+        (lambda: Config(task="a/b", horizon=0), "horizon must be at least 1, got 0"),
+        (lambda: Config(task=3), "task must be text, got 3"),
+        (lambda: OptimizerConfig(learning_rate=float("nan")), "learning_rate must be positive"),
         (lambda: PolicyConfig(hidden=(4, 0)), "a width must be at least 1, got 0"),
+        (lambda: PolicyConfig(hidden=4), r"policy.hidden must be a list, as \[64, 64\], got 4"),
     ],
 )
-def test_nonsense_is_refused_by_rule_and_value(make, message):
-    with pytest.raises(ValueError, match=message):
+def test_nonsense_is_refused_by_rule_and_value(make, message, unchecked):
+    with pytest.raises(ValueError) as error:
         make()
+    assert message.replace("\\", "") in str(error.value)
 
 
 def test_one_sided_members_may_be_odd():
-    assert Config(members=7, mirrored=False).members == 7
+    assert AlgorithmConfig(num_members=7, mirrored=False).num_members == 7
 
 
-def setup(**changes):
-    config = replace(Config(task="probe/linear", noise=3, members=8), **changes)
-    from nesht_jax.envs import task_spec
+def test_whole_numbers_are_numbers():
+    config = make_config({"task": "a/b", "algorithm": {"sigma": 1}})
+    assert isinstance(config.algorithm.sigma, float)
 
-    spec = task_spec(config.task)
-    return config, *build_algorithm(config, spec, build_policy(config, spec))
+
+@pytest.mark.parametrize("text", ["1e-2", "5e-2", "1E3", ".5"])
+def test_numbers_are_written_as_people_write_them(text):
+    assert parse(text, "here") == float(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold settings, as `task: suite/name`, but holds nothing"),
+        ("- a", "must hold settings"),
+        ("task: [", "is not YAML"),
+        ("a: 1\na: 2", "is not YAML"),
+        ("x: !!python/object/apply:os.system [ls]", "is not YAML"),
+    ],
+)
+def test_files_that_hold_no_settings_are_named(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match="a.yaml") as error:
+        read(tmp_path / "a.yaml")
+    assert message in str(error.value)
+
+
+def test_a_file_is_utf_8_and_may_say_so(tmp_path):
+    (tmp_path / "a.yaml").write_bytes("# café\ntask: probe/linear\r\n".encode("utf-8-sig"))
+    assert read(tmp_path / "a.yaml") == {"task": "probe/linear"}
+    (tmp_path / "b.yaml").write_bytes("# caf\xe9".encode("latin-1"))
+    with pytest.raises(ValueError, match="b.yaml cannot be read: it is not UTF-8 text"):
+        read(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"horizon": 7},
+        {"task_options": {"a": [1]}},
+        {"algorithm": AlgorithmConfig(sigma=0.2)},
+        {"sparsity": SparsityConfig(fraction=0.5)},
+        {"optimizer": OptimizerConfig(options={"b1": 0.5})},
+    ],
+)
+def test_no_two_settings_share_a_default_folder(changed):
+    assert replace(DEFAULT, **changed).folder != DEFAULT.folder
+
+
+def test_a_longer_run_is_the_same_run():
+    assert replace(DEFAULT, generations=500).folder == DEFAULT.folder
+    assert DEFAULT.folder.name.startswith("probe-linear-x0-nesht-seed0-")
+
+
+def test_streams_of_seeds_are_all_different():
+    found = {stream(seed, which) for seed in range(100) for which in Stream}
+    assert len(found) == 100 * len(Stream)
+
+
+def experiment(**changes):
+    config = replace(DEFAULT, distractors=3, algorithm=AlgorithmConfig(num_members=8))
+    return build(replace(config, **changes))
 
 
 def test_sigma_decays_as_published():
-    config, algorithm, state = setup(sigma_decay=0.5, sigma_decay_every=50)
-    tell, fitness = jax.jit(algorithm.tell), jax.numpy.arange(8.0)
+    decaying = AlgorithmConfig(num_members=8, sigma_decay=0.5, sigma_decay_every=50)
+    made = experiment(algorithm=decaying)
+    tell, fitness, state = jax.jit(made.algorithm.tell), jax.numpy.arange(8.0), made.state
     for generation in (0, 47, 48, 97, 98):
         t = generation + 1
         _, info = tell(state._replace(generation=jax.numpy.int32(generation)), fitness)
@@ -155,36 +221,64 @@ def test_sigma_decays_as_published():
 def test_weight_decay_pulls_towards_zero():
     """SGD and equal fitnesses: the step is the decay alone, -α λ θ."""
     chosen = OptimizerConfig("sgd", 0.5, weight_decay=0.1)
-    _, algorithm, state = setup(optimizer=chosen, threshold=ThresholdConfig(sparsity=0.0))
-    after, _ = algorithm.tell(state, jax.numpy.ones(8))
-    expected = jax.tree.map(lambda p: p * (1 - 0.5 * 0.1), state.params)
+    made = experiment(optimizer=chosen, sparsity=SparsityConfig("none"))
+    after, _ = made.algorithm.tell(made.state, jax.numpy.ones(8))
+    expected = jax.tree.map(lambda p: p * (1 - 0.5 * 0.1), made.state.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), after.params, expected)
 
 
-def test_thresholded_is_sparse_though_the_centre_is_dense():
-    config, _, state = setup(threshold=ThresholdConfig(sparsity=0.8, every=10))
-    sparse = thresholded(config, jax.tree.map(lambda p: p + 1, state.params))
-    assert np.isclose(realised_sparsity(sparse), 16 / 21)
+def zeros(tree):
+    return sum(int((leaf == 0).sum()) for leaf in jax.tree.leaves(tree))
 
 
-def test_chosen_leaves_alone_are_thresholded():
-    config, *_, state = setup(
-        threshold=ThresholdConfig(0.5, leaves=("layer1/kernel",)),
-        policy=PolicyConfig(hidden=(4,), output="clip"),
+def test_the_projection_is_sparse_though_the_center_is_dense():
+    made = experiment(sparsity=SparsityConfig(fraction=0.8, every=10))
+    assert zeros(made.projection(jax.tree.map(lambda p: p + 1, made.state.params))) == 16
+
+
+@pytest.mark.parametrize("name", ["last", "layer1"])
+def test_chosen_layers_alone_are_thresholded(name):
+    made = experiment(
+        sparsity=SparsityConfig(fraction=0.5, layers=(name,), exempt_bias=True),
+        policy=PolicyConfig(hidden=(4,)),
     )
-    sparse = thresholded(config, state.params)
-    assert np.all(sparse["layer0"]["kernel"] == state.params["layer0"]["kernel"])
+    params = made.state.params
+    sparse = made.projection(params)
+    assert np.all(sparse["layer0"]["kernel"] == params["layer0"]["kernel"])
     assert np.sum(sparse["layer1"]["kernel"] == 0) == 2
-    with pytest.raises(ValueError, match="no weights 'layer2/kernel'; did you mean layer"):
-        setup(threshold=ThresholdConfig(leaves=("layer2/kernel",)))
+
+
+def test_the_last_layer_is_the_last_of_any_network():
+    for hidden, last in (((), "layer0"), ((4,), "layer1"), ((4, 3), "layer2")):
+        made = experiment(
+            sparsity=SparsityConfig(fraction=0.5, layers=("last",), exempt_bias=True),
+            policy=PolicyConfig(hidden=hidden),
+        )
+        sparse = made.projection(jax.tree.map(lambda p: p + 1, made.state.params))
+        assert [name for name, layer in sparse.items() if zeros(layer)] == [last]
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="no layer 'layer2'; did you mean layer0"):
+        experiment(sparsity=SparsityConfig(layers=("layer2",)))
+
+
+def test_a_policy_that_tells_of_no_layers_is_thresholded_as_a_whole():
+    params = {"anything": jax.numpy.arange(10.0)}
+    projection = build_projection(SparsityConfig(fraction=0.5), (), params)
+    assert zeros(projection(params)) == 5
+    with pytest.raises(ValueError, match="does not tell of its layers"):
+        build_projection(SparsityConfig(layers=("last",)), (), params)
+    with pytest.raises(ValueError, match="needs a policy that tells of its layers"):
+        build_projection(SparsityConfig(scope="erdos_renyi_kernel"), (), params)
 
 
 def test_layers_keep_what_erdos_and_renyi_leave_them():
-    config, *_, state = setup(
-        threshold=ThresholdConfig(0.5, scope="erdos_renyi_kernel"),
-        policy=PolicyConfig(hidden=(30, 4), output="clip"),
+    made = experiment(
+        sparsity=SparsityConfig(fraction=0.5, scope="erdos_renyi_kernel"),
+        policy=PolicyConfig(hidden=(30, 4)),
     )
-    sparse = thresholded(config, jax.tree.map(lambda p: p + 1, state.params))
+    sparse = made.projection(jax.tree.map(lambda p: p + 1, made.state.params))
     kernels = {name: np.asarray(layer["kernel"]) for name, layer in sparse.items()}
     shapes = {f"{name}/kernel": kernel.shape for name, kernel in kernels.items()}
     weights = sum(kernel.size for kernel in kernels.values())
@@ -195,21 +289,39 @@ def test_layers_keep_what_erdos_and_renyi_leave_them():
 
 
 def test_a_quantile_rule_knows_no_erdos_and_renyi():
-    threshold = ThresholdConfig(scope="erdos_renyi_kernel", rule="signed_quantile")
     with pytest.raises(ValueError, match="goes with rule top_k, got signed_quantile"):
-        setup(threshold=threshold)
+        SparsityConfig(scope="erdos_renyi_kernel", rule="signed_quantile")
+
+
+def test_fewer_weights_than_actions_are_told():
+    with pytest.warns(UserWarning, match="keeps 1 of 10 weights for 2 actions of .*CartPole"):
+        build(replace(DEFAULT, task="gymnasium/CartPole-v1"))
+
+
+def test_bounds_out_of_reach_are_told():
+    config = replace(DEFAULT, task="gymnasium/Pendulum-v1", policy=PolicyConfig(output="tanh"))
+    with pytest.warns(UserWarning, match="set policy.output: scale"):
+        build_policy(config, build_task(config))
+
+
+def test_a_policy_that_cannot_see_is_refused():
+    config = replace(DEFAULT, task="probe/countdown")
+    blind = replace(config, policy=PolicyConfig(normalization="observation"))
+    with pytest.raises(ValueError, match="probe/countdown shows 2 features"):
+        build(blind)
 
 
 @pytest.mark.filterwarnings("ignore")  # of optax, about its own deprecated names
 @pytest.mark.parametrize("name", sorted(optimizers()))
 def test_every_optimizer_steps_or_says_why_not(name):
     try:
-        _, algorithm, state = setup(optimizer=OptimizerConfig(name, 0.01))
+        made = experiment(optimizer=OptimizerConfig(name, 0.01))
     except ValueError as error:
         assert str(error).startswith(f"optimizer {name} cannot be used: ")
         return
-    after, _ = algorithm.tell(state, jax.numpy.arange(8.0))
-    assert not np.array_equal(after.params["layer0"]["kernel"], state.params["layer0"]["kernel"])
+    after, _ = made.algorithm.tell(made.state, jax.numpy.arange(8.0))
+    before = made.state.params["layer0"]["kernel"]
+    assert not np.array_equal(after.params["layer0"]["kernel"], before)
 
 
 def test_optimizers_are_those_of_optax():
@@ -217,7 +329,33 @@ def test_optimizers_are_those_of_optax():
     assert all(make is getattr(optax, name) for name, make in optimizers().items())
 
 
-@pytest.mark.parametrize("part", [Config, PolicyConfig, OptimizerConfig, ThresholdConfig])
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (OptimizerConfig("adm"), "no optimizer 'adm'; did you mean adam"),
+        (OptimizerConfig(options={"b3": 0.9}), "adam has no 'b3'; did you mean b"),
+        (OptimizerConfig("lookahead"), "lookahead"),
+    ],
+)
+def test_optimizers_that_optax_has_not_are_refused(chosen, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(optimizer=chosen)
+
+
+def test_moments_may_be_forgotten_whatever_the_optimizer():
+    for name in ("adam", "adafactor", "rmsprop"):
+        forgetful = SparsityConfig(fraction=0.5, forget_moments=True)
+        made = experiment(optimizer=OptimizerConfig(name, 0.01), sparsity=forgetful)
+        _, info = made.algorithm.tell(made.state, jax.numpy.arange(8.0))
+        assert info.sparsity == np.float32(10 / 21)
+
+
+@pytest.mark.parametrize("part", Section.__subclasses__())
 def test_every_option_has_help(part):
     text = inspect.getdoc(part)
-    assert [f.name for f in fields(part) if f"\n    {f.name}: " not in text] == []
+    assert [f.name for f in dataclasses.fields(part) if f"\n    {f.name}: " not in text] == []
+
+
+@pytest.mark.parametrize("name", ["lr", "env", "popsize", "noise", "slots", "threshold.sparsity"])
+def test_common_names_are_ours_by_another_name(name):
+    assert synonym(name) in leaves(Config)

@@ -11,13 +11,17 @@ import jax
 import numpy as np
 import pytest
 
-from nesht_jax.run import advance as advance_module
+from nesht_jax.report.rows import read_rows
+from nesht_jax.run import generations as generations_module
 from nesht_jax.run import train as train_module
-from nesht_jax.run.config import Config, PolicyConfig, ThresholdConfig
-from nesht_jax.run.record import read_rows
+from nesht_jax.run.config import (
+    AlgorithmConfig,
+    Config,
+    EvaluationConfig,
+    PolicyConfig,
+    SparsityConfig,
+)
 from nesht_jax.run.train import train
-
-VOLATILE = {"seconds"}
 
 
 def bits(state):
@@ -26,7 +30,7 @@ def bits(state):
 
 
 def without_time(rows):
-    return [{k: v for k, v in row.items() if k not in VOLATILE} for row in rows]
+    return [row._replace(seconds=0.0) for row in rows]
 
 
 def test_leaves_a_run_folder(probe_run):
@@ -43,55 +47,46 @@ def test_leaves_a_run_folder(probe_run):
 
 def test_a_row_a_generation_and_evaluations_on_their_beat(probe_run):
     rows = read_rows(probe_run.folder / "metrics.jsonl")
-    assert [row["generation"] for row in rows] == list(range(13))
-    evaluated = [row["generation"] for row in rows if "evaluation" in row]
+    assert [row.generation for row in rows] == list(range(13))
+    evaluated = [row.generation for row in rows if row.evaluation]
     assert evaluated == [0, 4, 8, 12]
-    assert all(row["steps"] == row["simulated"] == 256 * 10 for row in rows[1:])
+    assert all(row.steps == row.simulated_steps == 256 * 10 for row in rows[1:])
 
 
-def test_evaluates_the_thresholded_centre(probe_run):
-    last = probe_run.rows[-1]["evaluation"]
+def test_evaluates_the_thresholded_center(probe_run):
+    last = probe_run.rows[-1].evaluation
     kept = 21 - 14
-    assert last["sparsity"] == pytest.approx(1 - kept / 21)
-    assert len(last["segment_norms"]) == 4
-    assert last["episodes"] == 10
+    assert last.sparsity == pytest.approx(1 - kept / 21)
+    assert len(last.segment_norms) == 4
+    assert last.episodes == 10
 
 
 def test_learns_the_probe(probe_run):
-    first, last = (probe_run.rows[i]["evaluation"] for i in (0, -1))
-    assert last["low"] > first["high"]
+    first, last = (probe_run.rows[i].evaluation for i in (0, -1))
+    assert last.low > first.high
 
 
-def _rooms():
-    tiny = ThresholdConfig(sparsity=0.8, every=3)
-    watching = PolicyConfig(normalization="running")
-    common = {"threshold": tiny, "policy": watching, "members": 8, "generations": 9, "noise": 2}
-    yield pytest.param({"task": "probe/countdown", **common}, id="probe")
-    yield pytest.param(
-        {"task": "envpool/Hopper-v5", "action_noise": 0.1, **common},
-        id="envpool",
-        marks=pytest.mark.slow,
-    )
-    scores = {"policy": PolicyConfig(normalization="running", output="clip")}
-    atari = {**common, "members": 4, "noise": 1, "horizon": 20}
-    shown = {"pixel_noise": 3.0, "stack_num": 1, "img_height": 40, "img_width": 40}
+def _tasks():
+    """What differs from a small common config, by suite."""
+    yield pytest.param({"task": "probe/countdown"}, id="probe")
+    noisy = {"algorithm": AlgorithmConfig(num_members=8, action_noise=0.1)}
+    yield pytest.param({"task": "envpool/Hopper-v5", **noisy}, id="envpool", marks=pytest.mark.slow)
     seen = PolicyConfig(
         "dqn2013", activation="relu", normalization="virtual_batch", output="sample"
     )
+    shown = {"pixel_noise": 3.0, "stack_num": 1, "img_height": 40, "img_width": 40}
+    atari = {"task_options": shown, "policy": seen, "distractors": 1, "horizon": 20}
+    few = {"algorithm": AlgorithmConfig(num_members=4)}
     yield pytest.param(
-        {"task": "envpool/Pong-v5", "task_options": shown, **atari, "policy": seen},
-        id="atari",
-        marks=pytest.mark.slow,
+        {"task": "envpool/Pong-v5", **atari, **few}, id="atari", marks=pytest.mark.slow
     )
     yield pytest.param(
-        {"task": "gymnasium/CartPole-v1", "action_noise": 0.1, "slots": 3, **common, **scores},
+        {"task": "gymnasium/CartPole-v1", "num_envs": 3, **noisy},
         id="gymnasium",
         marks=pytest.mark.slow,
     )
-    slow = {**common, "members": 2, "horizon": 3}
-    yield pytest.param(
-        {"task": "gymnax/CartPole-v1", **slow, **scores}, id="gymnax", marks=pytest.mark.slow
-    )
+    slow = {"algorithm": AlgorithmConfig(num_members=2), "horizon": 3}
+    yield pytest.param({"task": "gymnax/CartPole-v1", **slow}, id="gymnax", marks=pytest.mark.slow)
     yield pytest.param(
         {"task": "playground/CartpoleBalance", **slow}, id="playground", marks=pytest.mark.slow
     )
@@ -108,19 +103,31 @@ def _rooms():
     )
 
 
+COMMON = Config(
+    task="probe/linear",
+    distractors=2,
+    algorithm=AlgorithmConfig(num_members=8),
+    sparsity=SparsityConfig(fraction=0.8, every=3),
+    evaluation=EvaluationConfig(every=4, episodes=3),
+    generations=9,
+    checkpoint_every=5,
+)
+
+
+@pytest.mark.filterwarnings("ignore:sparsity.fraction .* keeps:UserWarning")
 @pytest.mark.simulator
-@pytest.mark.parametrize("changes", list(_rooms()))
+@pytest.mark.parametrize("changes", list(_tasks()))
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(changes, tmp_path, quiet):
     """Cut off the beat of evaluations and checkpoints, on purpose."""
-    config = Config(evaluate_every=4, evaluate_episodes=3, checkpoint_every=5, **changes)
+    config = replace(COMMON, **changes)
     whole = train(replace(config, out=str(tmp_path / "whole")), console=quiet)
     cut = replace(config, out=str(tmp_path / "cut"), generations=6)
     train(cut, console=quiet)
     resumed = train(replace(cut, generations=9), resume=True, console=quiet)
     assert bits(resumed.state) == bits(whole.state)
-    told = {row["generation"]: row for row in without_time(resumed.rows)}
-    told[6].pop("evaluation")  # the end of the cut run, off the beat
-    assert told == {row["generation"]: row for row in without_time(whole.rows)}
+    told = {row.generation: row for row in without_time(resumed.rows)}
+    told[6] = told[6]._replace(evaluation=None)  # the end of the cut run, off the beat
+    assert told == {row.generation: row for row in without_time(whole.rows)}
 
 
 @pytest.mark.slow
@@ -166,7 +173,8 @@ def test_a_damaged_checkpoint_is_refused_and_not_touched(probe, quiet, harm):
 
 def start(out, *options):
     command = [sys.executable, "-m", "nesht_jax.run.cli", "train", "--task=envpool/Hopper-v5"]
-    command += ["--noise=1", "--members=8", "--generations=100000", "--checkpoint_every=5"]
+    command += ["--distractors=1", "--algorithm.num_members=8"]
+    command += ["--generations=100000", "--checkpoint_every=5"]
     return subprocess.Popen(
         [*command, f"--out={out}", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -189,7 +197,7 @@ def test_a_signal_checkpoints_and_leaves_cleanly(tmp_path, number):
     assert process.returncode == 128 + number
     assert complaint == b""
     assert f"Stopped by {number.name}".encode() in told
-    last = read_rows(out / "metrics.jsonl")[-1]["generation"]
+    last = read_rows(out / "metrics.jsonl")[-1].generation
     assert (out / "checkpoints" / str(last)).is_dir()
     assert (out / "learning_curve.png").exists()
 
@@ -205,8 +213,8 @@ def test_kill_9_loses_only_what_came_after_the_checkpoint(tmp_path, quiet):
         file.write('{"generation": 99, "ste')  # a line cut in the middle
     config = Config(
         task="envpool/Hopper-v5",
-        noise=1,
-        members=8,
+        distractors=1,
+        algorithm=AlgorithmConfig(num_members=8),
         checkpoint_every=5,
         generations=20,
         out=str(out),
@@ -214,14 +222,14 @@ def test_kill_9_loses_only_what_came_after_the_checkpoint(tmp_path, quiet):
     resumed = train(config, resume=True, console=quiet)
     whole = train(replace(config, out=str(tmp_path / "whole")), console=quiet)
     assert bits(resumed.state) == bits(whole.state)
-    assert [row["generation"] for row in resumed.rows] == list(range(21))
+    assert [row.generation for row in resumed.rows] == list(range(21))
     lines = (out / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["generation"] for line in lines] == list(range(21))
 
 
 def test_one_trace_serves_every_number_of_generations(probe, quiet, monkeypatch):
     traces = []
-    original = advance_module.make_generation
+    original = generations_module.make_generation
 
     def counted(algorithm, evaluate):
         generation = original(algorithm, evaluate)
@@ -232,7 +240,7 @@ def test_one_trace_serves_every_number_of_generations(probe, quiet, monkeypatch)
 
         return wrapped
 
-    monkeypatch.setattr(advance_module, "make_generation", counted)
+    monkeypatch.setattr(generations_module, "make_generation", counted)
     train(probe, console=quiet)
     # eval_shape and the loop body read it once each; both in the one compilation
     assert len(traces) <= 3
@@ -253,13 +261,11 @@ def compilations():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:sparsity.fraction .* keeps:UserWarning")
 @pytest.mark.parametrize("task", ["probe/countdown", "envpool/Hopper-v5"])
 def test_a_longer_run_compiles_nothing_more(task, tmp_path, quiet, compilations):
     """Evaluations, checkpoints and calls of several generations included."""
-    config = replace(
-        Config(task=task, noise=1, members=8, evaluate_every=3, checkpoint_every=7),
-        policy=PolicyConfig(normalization="running"),
-    )
+    config = replace(COMMON, task=task, evaluation=EvaluationConfig(every=3), checkpoint_every=7)
     counts = []
     for number, generations in enumerate((9, 9, 40)):
         compilations.clear()

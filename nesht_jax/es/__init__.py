@@ -1,0 +1,1 @@
+"""Evolution strategies: noise, shaping, gradient, and the algorithm that assembles them."""

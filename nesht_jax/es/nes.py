@@ -1,0 +1,293 @@
+"""The algorithm, assembled from its parts: NES, and with hard thresholding in its optimizer NESHT.
+
+params --noise--> population --[Evaluate]--> fitness --shaping--> utility --gradient--> g
+   ^                                                                                    |
+   +------------------------- sparsity <-- optimizer <----------------------------------+
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from nesht_jax.es import gradient, noise
+from nesht_jax.es.checks import check_numbers, check_optimizer, checked_fitness, checked_params
+from nesht_jax.es.shaping import centered_rank, failed
+from nesht_jax.types import (
+    Evaluate,
+    LowRank,
+    Moments,
+    Params,
+    Population,
+    is_low_rank,
+    mask_of,
+    sparsity_of,
+)
+
+
+class State(NamedTuple):
+    """What the next generation needs; a checkpoint is this, whole.
+
+    Attributes:
+        key: seed of the run, never consumed: every generation folds its number in.
+        generation: updates done.
+        params: θ, the center (mean of the search distribution).
+        optimizer: state of the optax chain; the mask of a sparse policy is in it.
+        moments: running moments of observations; None where the policy does not use them.
+    """
+
+    key: Key[Array, ""]
+    generation: Int[Array, ""]
+    params: Params
+    optimizer: Any
+    moments: Moments | None
+
+
+class Info(NamedTuple):
+    """What a logger may want to know of one generation.
+
+    Attributes:
+        fitness_mean: mean fitness of the members that did not fail.
+        fitness_std: standard deviation of their fitness.
+        fitness_max: fitness of the best member.
+        failed: number of members without a finite fitness.
+        skipped: whether the update was left out, because the gradient, the new params or the new
+            optimizer state was not finite.
+        dropped_moments: whether the moments of the generation were left out, as they overflowed.
+        gradient_norm: ‖g‖₂, in units of utility per unit of params.
+        params_norm: ‖θ‖₂ after the update.
+        sparsity: fraction of weights that do not live after the update, by the optimizer's mask.
+        sigma: σ of this generation.
+        steps: useful environment steps of all members; 0 where ``tell`` was called directly.
+        simulated_steps: all environment steps, idle ones included; likewise.
+    """
+
+    fitness_mean: Float[Array, ""]
+    fitness_std: Float[Array, ""]
+    fitness_max: Float[Array, ""]
+    failed: Int[Array, ""]
+    skipped: Bool[Array, ""]
+    dropped_moments: Bool[Array, ""]
+    gradient_norm: Float[Array, ""]
+    params_norm: Float[Array, ""]
+    sparsity: Float[Array, ""]
+    sigma: Float[Array, ""]
+    steps: int | Int[Array, ""] = 0
+    simulated_steps: int | Int[Array, ""] = 0
+
+
+class Algorithm(NamedTuple):
+    """The pure functions of one algorithm; see ``nesht``.
+
+    Attributes:
+        init: (key, params, *, moments=None) -> state before the first generation.
+        population: state -> population of the next generation.
+        member: (state, i) -> params of member i, in plain arrays.
+        ask: state -> params of all members, leading axis m; for small policies.
+        tell: (state, fitness [m], *, observed=None) -> (state, info): one update.
+    """
+
+    init: Callable[..., State]
+    population: Callable[[State], Population]
+    member: Callable[[State, Any], Params]
+    ask: Callable[[State], Params]
+    tell: Callable[..., tuple[State, Info]]
+
+
+def nesht(
+    *,
+    num_members: int,
+    sigma: float | Float[Array, ""] | optax.Schedule,
+    optimizer: optax.GradientTransformation,
+    mirrored: bool = True,
+    rank: int | None = None,
+    shaping: Callable[[Float[Array, " m"]], Float[Array, " m"]] = centered_rank,
+    perturb_dead: bool = True,
+) -> Algorithm:
+    """Natural Evolution Strategies; with ``hard_thresholding`` last in the optimizer, NESHT.
+
+    max_θ E_ε F(θ + σε), ε ~ N(0, I_d):  θ ← H_k(θ + optimizer(g)),  g = (1/(mσ)) Σ_i u_i ε_i.
+
+    Args:
+        num_members: number m of candidates in a generation.
+        sigma: σ > 0, standard deviation of the perturbations in units of params, or a schedule
+            from the generation, counted from 0, to σ. In half precision a perturbation below half
+            a unit in the last place of a weight is rounded away: keep σ well above it.
+        optimizer: any optax chain, used as optax uses it, to descend -F; ``value=`` is given.
+        mirrored: whether members 2j and 2j + 1 are θ + σ ε_j and θ - σ ε_j.
+        rank: rank of the perturbations of wide layers, see ``noise.perturbation``; None: full.
+        shaping: fitness [m] -> utility [m].
+        perturb_dead: whether weights that the optimizer's mask calls dead are perturbed too, as
+            NESHT does: a dead weight that would help can then return.
+
+    Raises:
+        ValueError: if m is not positive, or odd while mirrored; if σ is not positive and finite;
+            if the rank is not positive, or is given while dead weights are not perturbed.
+        TypeError: if ``optimizer`` is no optax transformation.
+
+    Reference: Gao et al. 2024 (arXiv 2405.01615), algorithm 1; Salimans et al. 2017
+    (arXiv 1703.03864), section 2.
+    """
+    check_numbers(num_members=num_members, mirrored=mirrored, sigma=sigma, rank=rank)
+    check_optimizer(optimizer)
+    if rank is not None and not perturb_dead:
+        raise ValueError(f"rank must be None where dead weights stay unperturbed, got {rank}")
+    sigma_of = sigma if callable(sigma) else lambda generation: sigma
+    pair_up = gradient.mirrored if mirrored else gradient.one_sided
+    descend = optax.with_extra_args_support(optimizer).update
+
+    def perturbation(state: State, direction: int | Int[Array, ""]) -> Params:
+        key, _ = generation_keys(state)
+        epsilon = noise.perturbation(key, direction, state.params, rank=rank)
+        mask = None if perturb_dead else mask_of(state.optimizer, state.params)
+        if mask is None:
+            return epsilon
+        return jax.tree.map(lambda e, alive: jnp.where(alive, e, 0), epsilon, mask)
+
+    def init(key: Key[Array, ""], params: Params, *, moments: Moments | None = None) -> State:
+        """The state before the first generation; ``key`` seeds the whole run."""
+        params = checked_params(params)
+        return State(key, jnp.zeros((), jnp.int32), params, optimizer.init(params), moments)
+
+    def draw(state: State, i: int | Int[Array, ""]) -> Params:
+        """θ + σ ε_i; of a low-rank leaf σ ε_i alone, as θ is shared."""
+        direction, sign = (i // 2, 1 - 2 * (i % 2)) if mirrored else (i, 1)
+        scale = jnp.asarray(sign, jnp.float32) * jnp.asarray(
+            sigma_of(state.generation), jnp.float32
+        )
+
+        def perturbed(p: Array, e: Array | LowRank) -> Array | LowRank:
+            s = scale.astype(p.dtype)
+            return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
+
+        return jax.tree.map(perturbed, state.params, perturbation(state, direction))
+
+    def population(state: State) -> Population:
+        """θ + σ ε_i of every i, low-rank perturbations left unmultiplied."""
+        return Population(
+            jax.tree_util.Partial(draw, state),
+            jax.tree_util.Partial(_with_center, state.params),
+        )
+
+    def member(state: State, i: int | Int[Array, ""]) -> Params:
+        """θ + σ ε_i: one member, regenerated, in plain arrays."""
+        return jax.tree.map(_multiplied, population(state)(i), is_leaf=is_low_rank)
+
+    def ask(state: State) -> Params:
+        """All members, leading axis m."""
+        return jax.vmap(member, (None, 0))(state, jnp.arange(num_members, dtype=jnp.int32))
+
+    def tell(
+        state: State, fitness: Float[Array, " m"], *, observed: Moments | None = None
+    ) -> tuple[State, Info]:
+        """One update from the fitness of all members, to be maximized.
+
+        A member whose fitness is not finite has failed and ranks worst. An update that would bring
+        what is not finite into params or optimizer state is skipped. Moments that are not finite
+        are left out. ``Info`` counts all three.
+        """
+        fitness = checked_fitness(fitness, num_members)
+        sigma_now = jnp.asarray(sigma_of(state.generation), jnp.float32)
+        mean, std = _mean_and_std(fitness)
+
+        weights = pair_up(shaping(fitness))
+        g = gradient.nes_gradient(jax.tree_util.Partial(perturbation, state), weights, sigma_now)
+        descent = jax.tree.map(jnp.negative, g)
+        updates, optimizer_state = descend(descent, state.optimizer, state.params, value=-mean)
+        params = optax.apply_updates(state.params, updates)
+
+        before, after = (state.params, state.optimizer), (params, optimizer_state)
+        skipped = ~(_all_finite(g) & _stays_finite(before, after))
+        params, optimizer_state = jax.tree.map(partial(jnp.where, skipped), before, after)
+        moments, dropped = _merged(state.moments, observed)
+        info = Info(
+            fitness_mean=mean,
+            fitness_std=std,
+            fitness_max=jnp.max(fitness, where=~failed(fitness), initial=-jnp.inf),
+            failed=failed(fitness).sum(dtype=jnp.int32),
+            skipped=skipped,
+            dropped_moments=dropped,
+            gradient_norm=optax.tree.norm(g),
+            params_norm=optax.tree.norm(params),
+            sparsity=sparsity_of(mask_of(optimizer_state, params)),
+            sigma=sigma_now,
+        )
+        state = State(state.key, state.generation + 1, params, optimizer_state, moments)
+        return state, info
+
+    return Algorithm(init, population, member, ask, tell)
+
+
+def generation_keys(state: State) -> tuple[Key[Array, ""], Key[Array, ""]]:
+    """Gives the generation's two keys: for its noise, and for its episodes."""
+    noise_key, episode_key = jax.random.split(jax.random.fold_in(state.key, state.generation))
+    return noise_key, episode_key
+
+
+def make_generation(
+    algorithm: Algorithm, evaluate: Evaluate
+) -> Callable[[State], tuple[State, Info]]:
+    """Makes one generation, ``state -> (state, info)``.
+
+    Pure if ``evaluate`` is: then a training run is ``jax.lax.scan`` over it.
+    """
+
+    def generation(state: State) -> tuple[State, Info]:
+        _, key = generation_keys(state)
+        evaluation = evaluate(key, algorithm.population(state), state.moments)
+        state, info = algorithm.tell(state, evaluation.fitness, observed=evaluation.observed)
+        steps, simulated = evaluation.steps.sum(), evaluation.simulated_steps
+        return state, info._replace(steps=steps, simulated_steps=simulated)
+
+    return generation
+
+
+def _with_center(center: Params, drawn: Params) -> Params:
+    """A member from what was drawn for it: low-rank leaves stand on the center."""
+    return jax.tree.map(
+        lambda p, own: LowRank(p, own.a, own.b) if isinstance(own, LowRank) else own, center, drawn
+    )
+
+
+def _multiplied(leaf: Array | LowRank) -> Array:
+    return leaf.matrix + leaf.a @ leaf.b.T if isinstance(leaf, LowRank) else leaf
+
+
+def _mean_and_std(fitness: Float[Array, " m"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean and standard deviation over the members that did not fail."""
+    sound = ~failed(fitness)
+    # squares of 1e30 are infinite in float32, and the reciprocal of 3e38 is zero
+    unit = jnp.max(jnp.abs(fitness), where=sound, initial=0) / 16
+    scale = jnp.where(unit > 0, unit, 1)
+    mean = scale * jnp.mean(fitness / scale, where=sound)
+    return mean, scale * jnp.std(fitness / scale, where=sound)
+
+
+def _merged(
+    moments: Moments | None, observed: Moments | None
+) -> tuple[Moments | None, Bool[Array, ""]]:
+    """The running moments with those of the generation, and whether these had to be left out."""
+    if moments is None or observed is None:
+        return moments, jnp.asarray(False)
+    merged = moments.merge(observed)
+    dropped = ~_all_finite(merged)
+    return jax.tree.map(partial(jnp.where, dropped), moments, merged), dropped
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)], bool).all()
+
+
+def _stays_finite(before: Any, after: Any) -> Bool[Array, ""]:
+    """Whether all that was finite still is; some states, as of a plateau's best value, begin at
+    infinity."""
+    numbers_of = (x for x in jax.tree.leaves(jax.tree.map(_became_infinite, before, after)))
+    return ~jnp.array([*numbers_of, False], bool).any()
+
+
+def _became_infinite(before: Array, after: Array) -> Bool[Array, ""]:
+    return (jnp.isfinite(before) & ~jnp.isfinite(after)).any()

@@ -1,0 +1,1 @@
+"""Reads what runs left: rows, statistics, figures."""

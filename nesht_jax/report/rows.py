@@ -1,0 +1,111 @@
+"""The metrics of a run: one row a generation, with a schema, as lines of JSON."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class EvaluationRow(NamedTuple):
+    """One evaluation of the center, as sparse as the method makes it.
+
+    Attributes:
+        mean: mean undiscounted return of the episodes that did not fail.
+        standard_error: standard error of the mean.
+        low: lower end of the mean's 95 % confidence interval (Student's t).
+        high: upper end of the interval.
+        episodes: number of episodes, failed ones included.
+        failed: number of episodes that failed: shown or paid what is not finite.
+        steps: mean length of an episode in environment steps.
+        sparsity: fraction of weights that do not live.
+        segment_norms: norm of the first layer's weights on each segment of the observation, the
+            true one first, then the distractors; empty where the policy does not tell its layers.
+    """
+
+    mean: float | None
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    episodes: int
+    failed: int
+    steps: float | None
+    sparsity: float
+    segment_norms: list[float]
+
+
+class Row(NamedTuple):
+    """The metrics of one generation; None where there is none, or it is not finite.
+
+    Attributes:
+        generation: number of the generation, counted from 1; row 0 is the evaluation before.
+        seconds: wall-clock time of the generation.
+        fitness_mean: see ``es.nes.Info``, as all down to ``sigma``.
+        steps: useful environment steps.
+        simulated_steps: all environment steps, idle ones included.
+        frames: emulator frames of the useful steps; None where a task has none.
+        evaluation: the evaluation after this generation, if one was due.
+    """
+
+    generation: int
+    seconds: float = 0.0
+    fitness_mean: float | None = None
+    fitness_std: float | None = None
+    fitness_max: float | None = None
+    failed: int = 0
+    skipped: bool = False
+    dropped_moments: bool = False
+    gradient_norm: float | None = None
+    params_norm: float | None = None
+    sparsity: float | None = None
+    sigma: float | None = None
+    steps: int = 0
+    simulated_steps: int = 0
+    frames: int | None = None
+    evaluation: EvaluationRow | None = None
+
+
+def finite(value: Any) -> Any:
+    """The value with None in place of every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(row: Row) -> str:
+    """The row as one line of JSON, fields without a value left out."""
+    plain = {name: value for name, value in row._asdict().items() if value is not None}
+    if row.evaluation is not None:
+        plain["evaluation"] = row.evaluation._asdict()
+    return json.dumps(finite(plain), allow_nan=False)
+
+
+def from_json(line: str) -> Row:
+    """The row of one line.
+
+    Raises:
+        ValueError: if the line is no JSON, or no row.
+    """
+    try:
+        plain = json.loads(line)
+        evaluation = plain.pop("evaluation", None)
+        return Row(**plain, evaluation=evaluation and EvaluationRow(**evaluation))
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"no row of metrics: {line[:80]!r}") from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a metrics file; a last line that a kill cut short is left out.
+
+    Raises:
+        ValueError: naming the line, if another line is no row.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(from_json(line))
+        except ValueError as error:
+            raise ValueError(f"line {number} of {path} is damaged: {error}") from error
+    return rows

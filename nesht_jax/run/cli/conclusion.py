@@ -1,0 +1,80 @@
+"""What a run tells at its end: what was learned, and where it lies."""
+
+import shlex
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nesht_jax.report.human import human_normalized
+from nesht_jax.report.rows import EvaluationRow
+from nesht_jax.run.config import Config
+from nesht_jax.run.train import Result
+
+FILES = {
+    "learning curve": "learning_curve.png",
+    "weights by segment": "segments.png",
+    "metrics": "metrics.jsonl",
+}
+
+
+def conclude(console: Console, config: Config, result: Result) -> None:
+    """Prints the last evaluation and the files of a run, or how to go on with it."""
+    generation = int(result.state.generation)
+    if result.interrupted:
+        _say(
+            console,
+            f"Stopped by {result.interrupted.name} after generation {generation}; "
+            f"go on with: nesht train --resume {_quoted(result.folder)}",
+        )
+        return
+    table = Table(title=f"{escape(config.task)} after {generation} generations", show_header=False)
+    evaluations = [row.evaluation for row in result.rows if row.evaluation is not None]
+    if evaluations:
+        weights = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
+        for what, value in _learned(config, evaluations[-1], weights):
+            table.add_row(what, escape(value))
+    for what, name in FILES.items():
+        if (result.folder / name).exists():
+            table.add_row(what, escape(str(result.folder / name)))
+    console.print(table)
+    for what, count in (
+        ("members failed", sum(row.failed for row in result.rows)),
+        ("updates were skipped", sum(row.skipped for row in result.rows)),
+    ):
+        if count:
+            _say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
+    _say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
+    _say(
+        console,
+        f"Train it further: nesht train --resume {_quoted(result.folder)} "
+        f"--generations {2 * generation}",
+    )
+
+
+def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[str, str]]:
+    error = "" if last.standard_error is None else f" ± {last.standard_error:.1f}"
+    mean = "none" if last.mean is None else f"{last.mean:.1f}{error}"
+    failed = f", {last.failed} of {last.episodes} episodes failed" if last.failed else ""
+    kept = round((1 - last.sparsity) * weights)
+    told = [("return of the thresholded center", mean + failed)]
+    normalized = None if last.mean is None else human_normalized(config.task, last.mean)
+    if normalized is not None:
+        told.append(("human-normalized", f"{normalized:.3f}"))
+    told.append(("weights kept", f"{kept} of {weights}, sparsity {last.sparsity:.3f}"))
+    if len(last.segment_norms) > 1:
+        true, *distractors = last.segment_norms
+        mean = sum(distractors) / len(distractors)
+        against = f"{true / mean:.1f} × the mean distractor" if mean else "distractors all zeroed"
+        told.append(("weight norm on the true observation", f"{true:.3g}, {against}"))
+    return told
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(words, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,109 @@
+"""Play many episodes with the newest checkpoint of a run, with and without threshold."""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nesht_jax.report.human import human_normalized
+from nesht_jax.report.rows import finite
+from nesht_jax.run.cli.machine import keep_compilations
+from nesht_jax.run.cli.options import refuse_unknown
+from nesht_jax.run.names import resolve_task
+from nesht_jax.run.yaml import parse, read_config
+
+if TYPE_CHECKING:
+    from nesht_jax.run.evaluate import RunScore
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``nesht eval`` takes."""
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--episodes", type=int, default=100, help="number of episodes [100]")
+    parser.add_argument("--task", help="another task of the same sizes, as envpool/Hopper-v5")
+    parser.add_argument(
+        "--task_options",
+        default="{}",
+        metavar="{NAME: VALUE}",
+        help="options over those of the run, as {pixel_noise: 10} for noise on Atari's frames",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of resets and distractors [0]")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
+    """Reads the command and plays the episodes."""
+    given, leftover = parser.parse_known_args(argv)
+    refuse_unknown(leftover)
+    options = parse(given.task_options, "--task_options")
+    if not isinstance(options, dict):
+        raise ValueError(f"task_options must be a mapping, as {{name: value}}, got {options!r}")
+    read_config(Path(given.run))  # says what is wrong with it before JAX is loaded
+    task = given.task and resolve_task(given.task, accelerator=False).task
+    keep_compilations()
+    from nesht_jax.run.evaluate import evaluate_run
+
+    # what simulators print must not stand among the JSON
+    quiet = contextlib.redirect_stdout(sys.stderr) if given.json else contextlib.nullcontext()
+    with quiet:
+        scores = evaluate_run(
+            Path(given.run),
+            episodes=given.episodes,
+            task=task,
+            options=options,
+            seed=given.seed,
+        )
+    if given.json:
+        return lambda: _print_json(scores)
+    return lambda: _print_table(given, scores)
+
+
+def _print_json(scores: "RunScore") -> int:
+    parts = ("thresholded", "center")
+    plain = scores._asdict() | {part: getattr(scores, part)._asdict() for part in parts}
+    print(json.dumps(finite(plain), allow_nan=False))
+    return 0
+
+
+def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{given.run} after {scores.generation} generations, played on {scores.task}: "
+        f"{given.episodes} episodes each, from the same resets",
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
+    table = Table()
+    for heading in ("", "return", "std error", "95 % interval", "sparsity", "length"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for name, score, sparsity in (
+        ("with threshold", scores.thresholded, scores.thresholded_sparsity),
+        ("without threshold", scores.center, scores.center_sparsity),
+    ):
+        table.add_row(
+            name,
+            f"{score.mean:.1f}",
+            f"{score.standard_error:.1f}",
+            f"{score.low:.1f} … {score.high:.1f}",
+            f"{sparsity:.3f}",
+            f"{score.steps:.0f}",
+        )
+    console.print(table)
+    for name, score in (("with", scores.thresholded), ("without", scores.center)):
+        if score.failed:
+            console.print(
+                f"{score.failed} episodes {name} threshold failed, shown or paid what is not finite"
+            )
+    both = [human_normalized(scores.task, s.mean) for s in (scores.thresholded, scores.center)]
+    if None not in both:
+        console.print(
+            "human-normalized: {:.3f} with threshold, {:.3f} without".format(*both), soft_wrap=True
+        )
+    return 0

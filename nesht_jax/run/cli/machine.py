@@ -1,0 +1,40 @@
+"""What a command must know of this machine before it trains.
+
+JAX is imported inside: a mistyped option is answered before that takes its second.
+"""
+
+import os
+from pathlib import Path
+
+
+def has_accelerator() -> bool:
+    """Tells whether JAX computes on something else than a CPU.
+
+    Raises:
+        ValueError: if JAX cannot use the platform that it is told to use.
+    """
+    import jax
+
+    try:
+        return jax.default_backend() != "cpu"
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS") or "its default platform"
+        words = " ".join(str(error).split()) or "it is not there"
+        raise ValueError(
+            f"JAX cannot use {asked!r} on this machine (JAX_PLATFORMS): {words}"
+        ) from error
+
+
+def keep_compilations() -> None:
+    """Keeps compiled programs in the user's cache folder, unless JAX's variable names another.
+
+    Raises:
+        ValueError: see ``has_accelerator``.
+    """
+    import jax
+
+    has_accelerator()
+    option = "jax_compilation_cache_dir"
+    if getattr(jax.config, option) is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        jax.config.update(option, str(caches / "nesht_jax"))

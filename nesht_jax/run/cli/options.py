@@ -1,0 +1,90 @@
+"""Every field of a config as an option of the command line, with its help, and back."""
+
+import argparse
+import inspect
+import types
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin
+
+import docstring_parser
+
+from nesht_jax.run.config import Config
+from nesht_jax.run.fields import hints, leaves
+from nesht_jax.run.yaml import Plain, merge, parse, unknown
+
+NOT_CONFIG = {"resume", "settings"}
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds an option for every field of ``Config``, in groups by section."""
+    groups: dict[type, Any] = {}
+    for name, (section, field) in leaves(Config).items():
+        if section not in groups:
+            about = _docs(section).short_description
+            title = "run" if section is Config else section.PREFIX.rstrip(".")
+            groups[section] = parser.add_argument_group(title, about)
+        kind = hints(section)[field]
+        default = getattr(section, field, None)
+        shown = "" if default in (None, ()) else f" [{_shown(default)}]"
+        bare = {"nargs": "?", "const": "true"} if kind is bool else {}
+        groups[section].add_argument(
+            f"--{name}",
+            metavar=_metavar(kind),
+            default=argparse.SUPPRESS,
+            help=(_help(section)[field] + shown).replace("%", "%%"),
+            **bare,
+        )
+
+
+def given_settings(given: argparse.Namespace) -> Plain:
+    """The options that were given, as a mapping of settings; their values are read as YAML."""
+    settings: Plain = {}
+    for name, text in vars(given).items():
+        if name in NOT_CONFIG:
+            continue
+        section, field = leaves(Config)[name]
+        value = text if _is_text(hints(section)[field], text) else parse(text, f"--{name}")
+        *path, last = name.split(".")
+        settings = merge(settings, {path[0]: {last: value}} if path else {last: value})
+    return settings
+
+
+def refuse_unknown(leftover: list[str]) -> None:
+    """Raises for what the parser did not know.
+
+    Raises:
+        ValueError: naming the first such option, and ours of that meaning or the nearest.
+    """
+    if leftover:
+        raise unknown(leftover[0].lstrip("-").partition("=")[0])
+
+
+def _is_text(kind: Any, text: str) -> bool:
+    """Whether the option is text and stays as it was typed; null is no text."""
+    optional = get_origin(kind) in (Union, types.UnionType) and str in get_args(kind)
+    return kind is str or get_origin(kind) is Literal or (optional and text != "null")
+
+
+@cache
+def _docs(section: type) -> docstring_parser.Docstring:
+    return docstring_parser.parse(inspect.getdoc(section) or "")
+
+
+@cache
+def _help(section: type) -> dict[str, str]:
+    return {p.arg_name: " ".join((p.description or "").split()) for p in _docs(section).params}
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(get_args(kind)) + "}"
+    if get_origin(kind) in (Union, types.UnionType):
+        return _metavar(next(a for a in get_args(kind) if a is not type(None)))
+    if get_origin(kind) is tuple:
+        return "[A, B]"
+    words = {int: "N", float: "X", str: "NAME", bool: "true|false"}
+    return words.get(kind, "{NAME: VALUE}")

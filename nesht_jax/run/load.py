@@ -1,0 +1,49 @@
+"""A trained policy, out of its run folder: observation in, action out."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nesht_jax.run.evaluate import projected, restore
+from nesht_jax.types import Moments, Params, Policy, Task, replicate
+
+
+class TrainedPolicy:
+    """A policy with its weights, as sparse as its method makes it.
+
+    Attributes:
+        task: task that it was trained on.
+        policy: network, with its params left out.
+        params: params of the network, dead weights zero.
+        moments: running moments of observations; None where the policy uses none.
+    """
+
+    def __init__(self, task: Task, policy: Policy, params: Params, moments: Moments | None) -> None:
+        self.task, self.policy, self.params, self.moments = task, policy, params, moments
+        prepared = policy.prepare(replicate(params))(0)
+        self._apply = jax.jit(lambda x: policy.apply(prepared, moments, x))
+
+    def __call__(self, observation: Float[Any, " o"]) -> Array | np.ndarray:
+        """Acts on one observation, as flat as the suite shows it, distractors included.
+
+        NumPy in gives NumPy out, JAX in gives JAX out, also under ``jit`` and ``vmap``. Of choices
+        the result is the index of the highest score.
+        """
+        action = self._apply(jnp.asarray(observation, jnp.float32))
+        action = jnp.argmax(action) if self.task.discrete else action
+        return action if isinstance(observation, jax.Array) else np.asarray(action)
+
+
+def load(folder: str | Path) -> TrainedPolicy:
+    """Loads the policy of a run folder at its newest checkpoint.
+
+    Raises:
+        ValueError: if the run or its checkpoint does not read.
+    """
+    _, experiment = restore(Path(folder))
+    params, _ = projected(experiment, experiment.state)
+    return TrainedPolicy(experiment.task, experiment.policy, params, experiment.state.moments)

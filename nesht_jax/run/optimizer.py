@@ -1,0 +1,146 @@
+"""The optimizer of a config: weight decay, any optimizer of optax, and what keeps params sparse."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Hashable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nesht_jax.envs.catalog import nearest
+from nesht_jax.run.config import Config, OptimizerConfig, SparsityConfig
+from nesht_jax.sparse.distribution import erdos_renyi_kernel
+from nesht_jax.sparse.hard_thresholding import masked_moments, sparsify
+from nesht_jax.sparse.projection import Projection, make_projection
+from nesht_jax.sparse.top_k import num_kept
+from nesht_jax.types import Layer, Params, Task
+
+
+def build_projection(
+    chosen: SparsityConfig, layers: tuple[Layer, ...], params: Params
+) -> Projection | None:
+    """Makes the operator that makes params sparse; None if all weights are kept.
+
+    Raises:
+        ValueError: if a layer is named that the policy does not have.
+    """
+    if chosen.method == "none":
+        return None
+    chosen_layers = _layers_named(chosen, layers)
+    if chosen.scope == "erdos_renyi_kernel":
+        if not chosen_layers:
+            raise ValueError("scope erdos_renyi_kernel needs a policy that tells of its layers")
+        shapes = {layer.kernel: layer.shape for layer in chosen_layers}
+        weights = sum(layer.fan_in * layer.fan_out for layer in chosen_layers)
+        keep = erdos_renyi_kernel(shapes, num_kept(weights, chosen.fraction))
+        return make_projection(keep=keep, scope=_kernel_group(keep))
+    return make_projection(
+        sparsity=chosen.fraction,
+        scope=_layer_group(chosen, chosen_layers),
+        exempt_bias=chosen.exempt_bias,
+        rule=chosen.rule,
+    )
+
+
+def _layers_named(chosen: SparsityConfig, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The layers that take part, all if none is named."""
+    if not chosen.layers:
+        return layers
+    named = {layer.name: layer for layer in layers}
+    if layers:
+        named |= {"first": layers[0], "last": layers[-1]}
+    for name in chosen.layers:
+        if name not in named:
+            hint = nearest(name, named) if named else "the policy does not tell of its layers"
+            raise ValueError(f"sparsity.layers: no layer {name!r}; {hint}")
+    return tuple(named[name] for name in chosen.layers)
+
+
+def _layer_group(
+    chosen: SparsityConfig, layers: tuple[Layer, ...]
+) -> Callable[[tuple[str, ...]], Hashable | None]:
+    """Path of a leaf -> the leaves that it competes with; None if it takes no part."""
+    own_paths = {tuple(layer.kernel.split("/"))[:-1] for layer in layers}
+
+    def group(path: tuple[str, ...]) -> Hashable | None:
+        if chosen.layers and path[:-1] not in own_paths:
+            return None
+        return path[:-1] if chosen.scope == "layer" else "all"
+
+    return group
+
+
+def _kernel_group(keep: dict[str, int]) -> Callable[[tuple[str, ...]], Hashable | None]:
+    def group(path: tuple[str, ...]) -> Hashable | None:
+        name = "/".join(path)
+        return name if name in keep else None
+
+    return group
+
+
+def check_kept(config: Config, task: Task, projection: Projection, params: Params) -> None:
+    """Warns where so few weights are kept that some action cannot depend on the observation."""
+    lives = jax.tree.leaves(projection.mask(params))
+    kept, total = sum(int(leaf.sum()) for leaf in lives), sum(leaf.size for leaf in lives)
+    if kept < task.num_actions:
+        enough = max(0.0, 1 - task.num_actions / total)
+        warnings.warn(
+            f"sparsity.fraction {config.sparsity.fraction:g} keeps {kept} of {total} weights for "
+            f"{task.num_actions} actions of {task.name}: at most {enough:.2g} leaves one for each",
+            stacklevel=2,
+        )
+
+
+def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Lists the optimizers of the installed optax, by name."""
+    return {
+        name: make
+        for name, make in vars(optax).items()
+        if name.islower()
+        and inspect.isfunction(make)
+        and next(iter(inspect.signature(make).parameters), None) == "learning_rate"
+    }
+
+
+def build_optimizer(
+    config: Config, projection: Projection | None, params: Params
+) -> optax.GradientTransformation:
+    """Chains weight decay -> optimizer -> sparsity.
+
+    Raises:
+        ValueError: if optax has no such optimizer or option, or the chain cannot be used.
+    """
+    chosen = config.optimizer
+    _check_optimizer(chosen)
+    parts = [optax.add_decayed_weights(chosen.weight_decay)] if chosen.weight_decay else []
+    try:
+        parts.append(optimizers()[chosen.name](chosen.learning_rate, **chosen.options))
+        if projection is not None:
+            parts.append(sparsify(projection, every=config.sparsity.every))
+        optimizer = optax.chain(*parts)
+        if projection is not None and config.sparsity.forget_moments:
+            optimizer = masked_moments(optimizer)
+        jax.eval_shape(lambda p: _one_step(optimizer, p), params)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"optimizer {chosen.name} cannot be used: {error}") from error
+    return optimizer
+
+
+def _one_step(optimizer: optax.GradientTransformation, params: Params) -> Params:
+    update = optax.with_extra_args_support(optimizer).update
+    return update(params, optimizer.init(params), params, value=jnp.float32(0))
+
+
+def _check_optimizer(chosen: OptimizerConfig) -> None:
+    known = optimizers()
+    if chosen.name not in known:
+        raise ValueError(
+            f"optimizer.name: optax has no optimizer {chosen.name!r}; {nearest(chosen.name, known)}"
+        )
+    valid = [p for p in inspect.signature(known[chosen.name]).parameters if p != "learning_rate"]
+    for option in chosen.options:
+        if option not in valid:
+            raise ValueError(
+                f"optimizer.options: {chosen.name} has no {option!r}; {nearest(option, valid)}"
+            )

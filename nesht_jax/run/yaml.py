@@ -1,0 +1,135 @@
+"""YAML files and mappings of plain values, to configs and back.
+
+YAML 1.2, read by ruamel's safe loader: ``1e-2`` is a number, a key given twice is an error, and no
+tag makes an object. Files are UTF-8, whatever the locale.
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+
+from nesht_jax.envs.catalog import nearest
+from nesht_jax.run.config import Config
+from nesht_jax.run.fields import checked, hints, leaves
+from nesht_jax.run.names import synonym
+
+Plain = dict[str, Any]
+"""A mapping as YAML gives it: strings, numbers, booleans, null, lists and mappings."""
+
+
+def parse(text: str, source: str) -> Any:
+    """Reads one YAML value.
+
+    Raises:
+        ValueError: naming the source, if it is no YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, RecursionError, ValueError) as error:
+        words = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{source} is not YAML: {words}{place}") from error
+
+
+def read(path: Path) -> Plain:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"{path} cannot be read: {reason}") from error
+    value = parse(text, str(path))
+    if not isinstance(value, Mapping):
+        held = "nothing" if value is None else repr(value)[:60]
+        raise ValueError(f"{path} must hold settings, as `task: suite/name`, but holds {held}")
+    return dict(value)
+
+
+def merge(base: Plain, over: Plain) -> Plain:
+    """Lays one mapping of settings over another; sections are merged, all else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        section = hints(Config).get(key)
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merged[key] | value if dataclasses.is_dataclass(section) and both else value
+    return merged
+
+
+def make_config(given: Plain) -> Config:
+    """Makes a config of a mapping of settings.
+
+    Raises:
+        ValueError: in one sentence, if a setting is unknown or has a wrong value.
+    """
+    if given.get("task") is None:
+        raise ValueError("name a task, as in `nesht train Hopper-v5`; `nesht envs` lists them")
+    return _made(Config, given, "")
+
+
+def _made(kind: type, given: Plain, prefix: str) -> Any:
+    values = {}
+    for key, value in given.items():
+        section = hints(kind).get(key)
+        if key not in {f.name for f in dataclasses.fields(kind)}:
+            raise unknown(f"{prefix}{key}")
+        if dataclasses.is_dataclass(section) and isinstance(value, Mapping):
+            value = _made(section, dict(value), f"{prefix}{key}.")  # pyright: ignore[reportArgumentType]
+        values[key] = checked(kind, key, value, prefix)
+    return kind(**values)
+
+
+def unknown(option: str) -> ValueError:
+    """The error for a setting that does not exist; common names are answered with ours."""
+    ours = synonym(option)
+    hint = f"here it is called {ours}" if ours else nearest(option, leaves(Config))
+    return ValueError(f"unknown option {option!r}; {hint}")
+
+
+def dump(config: Config) -> str:
+    """The config as YAML that reads back to itself, every field in it."""
+    writer, text = YAML(typ="safe", pure=True), io.StringIO()
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
+    writer.allow_unicode = True
+    writer.dump(_plain(dataclasses.asdict(config)), text)
+    return text.getvalue()
+
+
+def write(path: Path, text: str) -> None:
+    """Replaces a text file whole: a kill in the middle leaves the old one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def read_config(folder: Path) -> Config:
+    """Reads the config of a run folder.
+
+    Raises:
+        ValueError: if the folder is missing, or is not a run, or its config does not read.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no run folder {folder}")
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"{folder} is not a run folder: it has no config.yaml")
+    given = read(folder / "config.yaml")
+    try:
+        return dataclasses.replace(make_config(given), out=str(folder))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.yaml'}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,1 @@
+"""Which weights live: operators, masks and optax transformations that keep params sparse."""

@@ -1,0 +1,151 @@
+"""Hard thresholding as an optax transformation: θ_{t+1} = H_k(θ_{t+½})."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool
+
+from nesht_jax.sparse.projection import Projection, Rule, Scope, make_projection
+from nesht_jax.sparse.top_k import Count, Share, checked_count
+from nesht_jax.types import Params, SparseState, mask_of
+
+
+def hard_thresholding(
+    *,
+    sparsity: Share | None = None,
+    keep: Count | Mapping[Any, Count] | None = None,
+    every: Count = 1,
+    scope: Scope = "all",
+    exempt_bias: bool = False,
+    rule: Rule | str = "top_k",
+) -> optax.GradientTransformation:
+    """Makes the last transformation of an optimizer chain: ``params + updates`` becomes k-sparse.
+
+    ``sparsity``, ``keep`` and ``every`` may be traced, and so follow schedules that
+    ``optax.inject_hyperparams`` injects; those of ``keep`` and ``every`` must give integers. A
+    ``scope`` that is a function then goes into its ``static_args``, as it is no schedule. The value
+    of a traced argument cannot be refused: a keep below 1 keeps nothing, a sparsity is rounded to
+    six decimals and clipped into [0, 1).
+
+    Args:
+        sparsity: β, the fraction zeroed of each group; k = d - floor(β d).
+        keep: k itself, the number of weights kept of each group, instead of β; or k by group.
+        every: number of updates from one thresholding to the next; updates 1, 1 + every,
+            1 + 2·every, … threshold, the others are left as they are.
+        scope: group of weights that compete for k. ``"all"``: all weights; ``"layer"``: those of
+            one layer, whose group is the leaf's path but its last name; or a function from a leaf's
+            path, a tuple of names, to its group, ``None`` to leave the leaf alone.
+        exempt_bias: whether leaves named ``bias`` are left alone.
+        rule: name of the rule that sets the threshold. ``"top_k"``: magnitudes of θ_{t+½}, exactly
+            (the paper). ``"stale_quantile"``: the β-quantile of |θ_t|, applied to θ_{t+½}
+            (published MuJoCo code). ``"signed_quantile"``: the β-quantile of θ_{t+½} *with its
+            signs*, so that only about 2β - 1 is zeroed (published Atari code).
+
+    Raises:
+        ValueError: unless exactly one of ``sparsity`` and ``keep`` is given, ``sparsity`` is in
+            [0, 1), every k and ``every`` are at least 1, and ``scope`` and ``rule`` are known; if a
+            quantile rule is asked for by ``keep``; from ``init``, if ``keep`` lacks a group.
+        TypeError: if a k or ``every`` is no integer, or a thresholded leaf not floating-point.
+
+    Reference: Gao et al. 2024 (arXiv 2405.01615), θ_{t+1} = H_k(θ_{t+½}).
+    """
+    projection = make_projection(
+        sparsity=sparsity, keep=keep, scope=scope, exempt_bias=exempt_bias, rule=rule
+    )
+    return sparsify(projection, every=every)
+
+
+def sparsify(projection: Projection, *, every: Count = 1) -> optax.GradientTransformation:
+    """Makes the transformation that applies a projection to updates 1, 1 + every, 1 + 2·every, ….
+
+    Its state's mask is that of the last update: all weights live where it did not threshold, as
+    then all of them moved.
+    """
+    period = checked_count("every", every)
+    if isinstance(period, int):
+        period = min(period, jnp.iinfo(jnp.int32).max)
+
+    def init_fn(params: Params) -> SparseState:
+        jax.eval_shape(projection.mask, params)  # what cannot be thresholded is refused here
+        return SparseState(jnp.zeros((), jnp.int32), _all_alive(params))
+
+    def update_fn(
+        updates: Params, state: Any, params: Params | None = None
+    ) -> tuple[Params, SparseState]:
+        if params is None:
+            raise ValueError("hard_thresholding needs params: update(updates, state, params)")
+        steps, before = jax.tree.map(jnp.asarray, (updates, params))
+
+        def threshold() -> tuple[Params, Params]:
+            mask = projection.mask(optax.apply_updates(before, steps), before)
+            return jax.tree.map(_step, steps, before, mask), mask
+
+        def leave() -> tuple[Params, Params]:
+            alive = _all_alive(before)
+            return jax.tree.map(_step, steps, before, alive), alive
+
+        if isinstance(period, int) and period == 1:
+            updates, mask = threshold()
+        else:
+            is_due = state.updates % jnp.asarray(period, jnp.int32) == 0
+            updates, mask = jax.lax.cond(is_due, threshold, leave)
+        return updates, SparseState(state.updates + 1, mask)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _step(update: Array, param: Array, alive: Bool[Array, "..."]) -> Array:
+    # -p, not a difference of sums: p + (-p) is an exact zero
+    return jnp.where(alive, update, -param)
+
+
+def _all_alive(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: jnp.ones_like(leaf, bool), params)
+
+
+def masked_moments(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Makes a whole chain forget the moments of weights at the moment they are zeroed.
+
+    Without it the momentum from before brings a zeroed weight back. It does not keep the weight at
+    zero: until the next thresholding gradients move it, and Adam by more than without, as fresh
+    moments are read with an old count: its first step is up to (1 - b₁) / √(1 - b₂) = 3.2 learning
+    rates.
+
+    A moment is an array of the optimizer's state that stands at the path of a weight's leaf and has
+    its shape; factored moments are left as they are. Which weights are dead says ``mask_of``: one
+    that lives at value 0 keeps its moments.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update_fn(
+        updates: Params, state: Any, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Params, Any]:
+        updates, state = inner.update(updates, state, params, **extra_args)
+        mask = mask_of(state, params)
+        return updates, state if mask is None else _forget(state, mask)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update_fn)
+
+
+def _forget(state: Any, mask: Params) -> Any:
+    """Zeroes, in an optimizer's state, the moments of dead weights."""
+    alive = dict(jax.tree_util.tree_flatten_with_path(mask)[0])
+
+    def forget(path: tuple[Any, ...], leaf: Any) -> Any:
+        if isinstance(leaf, SparseState) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            return leaf
+        # by path, as optax.tree.map_params fails on partitioned states and factored moments
+        ends = (path[start:] for start in range(len(path) + 1))
+        lives = next((alive[end] for end in ends if end in alive), None)
+        if lives is None or lives.shape != leaf.shape:
+            return leaf
+        return jnp.where(lives, leaf, 0)
+
+    return jax.tree_util.tree_map_with_path(
+        forget, state, is_leaf=lambda node: isinstance(node, SparseState)
+    )

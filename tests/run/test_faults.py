@@ -1,0 +1,225 @@
+"""What goes wrong on the way costs an episode or an update, is told, and ends no run."""
+
+import json
+import signal
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from nesht_jax import load
+from nesht_jax.envs.suite import SimulatorError
+from nesht_jax.report.rows import EvaluationRow, Row, finite, from_json, read_rows, to_json
+from nesht_jax.run import train as train_module
+from nesht_jax.run.cli import main
+from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig, SparsityConfig
+from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.record import Display
+from nesht_jax.run.train import train
+
+SMALL = Config(
+    task="gymnasium/bug_tasks:bug/Plain-v0",
+    task_options={"disable_env_checker": True},
+    algorithm=AlgorithmConfig(num_members=4),
+    sparsity=SparsityConfig(fraction=0.5),
+    evaluation=EvaluationConfig(every=1, episodes=4),
+    generations=2,
+    horizon=20,
+)
+
+
+@pytest.fixture(autouse=True)
+def bug_tasks_are_found(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
+
+
+def small(name, tmp_path, **changes):
+    task, out = f"gymnasium/bug_tasks:bug/{name}-v0", str(tmp_path / "run")
+    return replace(SMALL, task=task, out=out, **changes)
+
+
+def quiet_train(config, **options):
+    return train(config, console=Console(file=StringIO()), **options)
+
+
+# ------------------------------------------------------------------ numbers that are not finite
+
+
+def test_a_run_of_failures_ends_well_and_says_so(tmp_path, monkeypatch, capsys):
+    """Every episode of every member and evaluation fails."""
+    import bug_tasks
+
+    monkeypatch.setattr(bug_tasks.Plain, "reward", lambda self, action: float("nan"))
+    config = small("Plain", tmp_path)
+    result = quiet_train(config)
+    rows = read_rows(result.folder / "metrics.jsonl")
+    assert [row.failed for row in rows[1:]] == [4, 4]
+    assert all(row.evaluation.mean is None and row.evaluation.failed == 4 for row in rows)
+    np.testing.assert_array_equal(result.state.params["layer0"]["bias"], 0)
+    assert (result.folder / "learning_curve.png").exists()
+    assert main(["train", f"--resume={result.folder}", "--generations=3"]) == 0
+    told = capsys.readouterr().out
+    assert "none, 4 of 4 episodes failed" in told and "12 members failed" in told
+    assert main(["eval", str(result.folder), "--episodes=2", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["thresholded"]["mean"] is None and scores["thresholded"]["failed"] == 2
+
+
+def test_an_evaluation_is_of_the_episodes_that_did_not_fail(tmp_path):
+    result = quiet_train(small("HalfBlind", tmp_path, evaluation=EvaluationConfig(1, 16)))
+    evaluations = [row.evaluation for row in result.rows]
+    assert all(0 < e.failed < 16 and e.mean == 20.0 for e in evaluations)
+
+
+def test_rows_survive_numbers_that_json_has_not(tmp_path):
+    told = EvaluationRow(float("nan"), float("inf"), 1.0, 2.0, 4, 3, 9.0, 0.5, [1.0, float("nan")])
+    row = Row(3, fitness_mean=float("-inf"), evaluation=told)
+    back = from_json(to_json(row))
+    expected = told._replace(mean=None, standard_error=None, segment_norms=[1.0, None])
+    assert back == Row(3, fitness_mean=None, evaluation=expected)
+    assert finite({"a": [float("nan"), (1.0,)]}) == {"a": [None, [1.0]]}
+
+
+# ----------------------------------------------------------------------------- start and resume
+
+
+def test_an_error_of_the_environment_keeps_its_place_and_the_run_goes_on(tmp_path, monkeypatch):
+    import bug_tasks
+
+    def breaks(self, action):
+        raise ValueError("joint limits must be increasing")
+
+    config = small("Plain", tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(bug_tasks.Plain, "reward", breaks)
+        with pytest.raises(SimulatorError, match="joint limits must be increasing"):
+            quiet_train(config)
+        with pytest.raises(ValueError, match="exists; go on with it by --resume"):
+            quiet_train(config)
+    resumed = quiet_train(config, resume=True)
+    assert [row.generation for row in resumed.rows] == [0, 1, 2]
+
+
+def test_a_run_that_dies_before_its_first_checkpoint_starts_anew(probe, tmp_path, monkeypatch):
+    with monkeypatch.context() as dying:
+        dying.setattr(train_module.Checkpoints, "save", lambda self, state: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            quiet_train(probe)
+    resumed = quiet_train(probe, resume=True)
+    assert [row.generation for row in resumed.rows] == list(range(13))
+
+
+def test_a_kill_in_the_first_evaluation_leaves_a_run_to_go_on_with(probe, monkeypatch):
+    with monkeypatch.context() as dying:
+        dying.setattr(train_module.Run, "_loop", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            quiet_train(probe)
+    assert (Path(probe.out) / "checkpoints/0").is_dir()
+    resumed = quiet_train(probe, resume=True)
+    assert [row.generation for row in resumed.rows] == list(range(13))
+
+
+def test_a_lost_log_does_not_turn_a_run_back(probe):
+    done = quiet_train(probe)
+    (done.folder / "metrics.jsonl").write_text("")
+    resumed = quiet_train(replace(probe, generations=14), resume=True)
+    assert [row.generation for row in resumed.rows] == [13, 14]
+    assert resumed.state.generation == 14
+
+
+def test_a_damaged_log_is_told_and_kept(probe):
+    done = quiet_train(probe)
+    log = done.folder / "metrics.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:2], "5", *lines[3:]]) + "\n")
+    before = log.read_bytes()
+    with pytest.raises(ValueError, match="line 3 of .*metrics.jsonl is damaged"):
+        quiet_train(replace(probe, generations=14), resume=True)
+    assert log.read_bytes() == before
+
+
+def test_of_two_runs_at_once_one_gets_the_folder(probe, tmp_path):
+    first, second = (train_module.start(probe) if i == 0 else None for i in range(2))
+    assert first is not None and second is None
+    with pytest.raises(ValueError, match="exists"):
+        train_module.make_folder(Path(probe.out), probe)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_finished_run_says_so(probe_run, capsys):
+    assert main(["train", f"--resume={probe_run.folder}"]) == 0
+    told = capsys.readouterr().out
+    assert "after 12 generations" in told and "--generations 24" in told
+
+
+def test_a_signal_after_the_last_generation_interrupts_nothing(probe, monkeypatch):
+    original = train_module.Metrics.append
+
+    def late(self, row):
+        original(self, row)
+        if row.generation == 12:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train_module.Metrics, "append", late)
+    assert quiet_train(probe).interrupted is None
+
+
+# ------------------------------------------------------------------------------ what is told
+
+
+def test_choices_are_not_played_as_numbers(tmp_path):
+    """Two choices, two numbers: the sizes agree, the kinds do not."""
+    run = quiet_train(small("HalfBlind", tmp_path)).folder
+    other = "gymnasium/bug_tasks:bug/Plain-v0"
+    with pytest.raises(ValueError, match="takes numbers as actions, but .* takes choices"):
+        evaluate_run(run, episodes=2, task=other)
+
+
+def test_json_is_json_whatever_an_environment_prints(tmp_path, capsys):
+    run = quiet_train(small("Talkative", tmp_path)).folder
+    capsys.readouterr()
+    assert main(["eval", str(run), "--episodes=1", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["thresholded"]["standard_error"] is None
+
+
+def test_a_folder_with_marks_of_rich_is_printed_as_it_is(tmp_path, capsys):
+    out = str(tmp_path / "[bold] run:smile:")
+    small_probe = ["--algorithm.num_members=8", "--generations=1", f"--out={out}"]
+    assert main(["train", "probe/linear", *small_probe]) == 0
+    assert f"nesht eval '{out}'" in capsys.readouterr().out
+
+
+def test_the_display_has_two_lines_and_no_rate_before_there_is_one():
+    terminal = Console(file=StringIO(), force_terminal=True, width=80)
+    display = Display(terminal, total=10, rows=[])
+    assert display._rates() == []
+    display.update(Row(0, evaluation=EvaluationRow(1.0, None, None, None, 1, 0, 5.0, 0.9, [])))
+    assert display._rates() == []
+    display.update(Row(1, fitness_mean=1.0, fitness_std=0.0, steps=50, simulated_steps=50))
+    assert len(display._rates()) == 1
+    display.update(Row(2, fitness_mean=1.0, fitness_std=0.0, steps=50, simulated_steps=90))
+    assert display._rates()[-1].startswith("useful share 0.")
+    lines = terminal.render_lines(display._two_lines(display._line() * 3))
+    assert len(lines) == 2
+
+
+# ---------------------------------------------------------------------------- trained policies
+
+
+def test_a_trained_policy_maps_observations_to_actions(probe_run):
+    policy = load(probe_run.folder)
+    seen = np.linspace(-1, 1, 20, dtype=np.float32)
+    action = policy(seen)
+    assert isinstance(action, np.ndarray) and action.shape == (1,)
+    np.testing.assert_allclose(policy(jnp.asarray(seen)), action, rtol=1e-6)
+    assert sum(int((leaf == 0).sum()) for leaf in policy.params["layer0"].values()) == 14
+
+
+def test_of_choices_a_trained_policy_gives_the_number(tmp_path):
+    policy = load(quiet_train(small("HalfBlind", tmp_path)).folder)
+    assert policy(np.ones(3, np.float32)) in (0, 1)

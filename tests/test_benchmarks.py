@@ -1,0 +1,77 @@
+"""Every script of ``benchmarks/`` tells what it takes; the quick ones write their tables."""
+
+import argparse
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = {
+    path.stem: path
+    for path in sorted(FOLDER.glob("*.py"))
+    if "def main" in path.read_text(encoding="utf-8")
+}
+
+SMALL = {
+    "ceiling": "--tasks probe/linear --num_members 4 --warm_up 1 --rounds 2 --seconds 0.1",
+    "convolutions": "--num_members 2 --repeats 1",
+    "low_rank": "--widths 32 --ranks 1 --num_envs 2 --num_members 4 --repeats 1",
+    "memory": "--tasks probe/linear --num_members 4 --width 4",
+    "scaling": "--tasks probe/linear --num_members 4 8 --horizon 2 --seconds 0.1",
+    "selectivity": "probe/linear --distractors 2 --generations 2 --algorithm.num_members 4 "
+    "--seeds 1 --episodes 2 --runs runs",
+    "share": "--tasks probe/countdown --num_members 8 --masked_steps 2 --repeats 1",
+    "threshold": "--sizes 1000 --repeats 2",
+    "update": "--methods nesht nesht_tell --sizes 1000 --num_members 8 --repeats 1",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_tells_of_every_option(name, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    actions = []
+    monkeypatch.setattr(
+        argparse.ArgumentParser, "print_help", lambda parser: actions.extend(parser._actions)
+    )
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(SCRIPTS[name]))["main"]()
+    assert exit_.value.code == 0
+    assert actions and [action.dest for action in actions if not action.help] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_case_writes_the_columns_of_the_table(name, tmp_path):
+    written, committed = tmp_path / "table.csv", FOLDER / f"{name}.csv"
+    command = [sys.executable, SCRIPTS[name], *SMALL[name].split(), "--out", written]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert run.returncode == 0, run.stderr
+    about, header, *rows = written.read_text(encoding="utf-8").splitlines()
+    assert re.match(r"# .*, \d+ cores, .*jax [\d.]+.*, commit \w+", about)
+    assert rows and all(row.count(",") == header.count(",") for row in rows)
+    old = committed.read_text(encoding="utf-8").splitlines()[1]
+    assert set(old.split(",")) <= set(header.split(","))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("probe/linera", "did you mean probe/linear"),
+        ("probe/linear --sed 3", "unknown option --sed"),
+        ("probe/linear --seed 3", "seeds are given by --seeds"),
+        ("probe/linear --sparsity.fraction 2", r"must be in \[0, 1\), got 2"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(argv, message, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, "argv", ["selectivity", *argv.split()])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(SCRIPTS["selectivity"]))["main"]()
+    assert exit_.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
