@@ -82,8 +82,12 @@ def metrics() -> str:
 
 def public() -> str:
     """Every public name, by the module it lives in."""
+    stub = (ROOT / "nesht_jax" / "__init__.pyi").read_text(encoding="utf-8")
+    modules: dict[str, list[str]] = {}
+    for module, name in re.findall(r"^from \.(\S+) import (\w+)", stub, re.MULTILINE):
+        modules.setdefault(module, []).append(name)
     parts = []
-    for module, names in nesht_jax._MODULES.items():
+    for module, names in modules.items():
         parts.append(f"### `nesht_jax.{module}`\n\n```{{eval-rst}}\n{_documented(names)}```\n")
     return "\n".join(parts)
 
@@ -148,7 +152,7 @@ def _default(field: dataclasses.Field) -> str:
     return f"default {value if isinstance(value, str) else json.dumps(value)}"
 
 
-def _documented(names: tuple[str, ...]) -> str:
+def _documented(names: list[str]) -> str:
     """Directives of autodoc for some public names."""
     lines = []
     for name in names:

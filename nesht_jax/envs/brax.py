@@ -59,10 +59,11 @@ def make(name: str, options: TaskOptions) -> Task:
     _check(full_name, options)
     with refusals(full_name, options):
         task = envs.get_environment(name, **({"backend": BACKENDS[0]} | options))
-        observation = jax.eval_shape(task.reset, jax.random.key(0)).obs
+        begin = jax.jit(task.reset)  # traced here, and not again where it is called
+        observation = jax.eval_shape(begin, jax.random.key(0)).obs
 
     def reset(key: Key[Array, ""]) -> tuple[envs.State, Any]:
-        state = task.reset(key)
+        state = begin(key)
         return state, state.obs
 
     def step(state: envs.State, action: Float[Array, " a"]) -> Transition:

@@ -53,10 +53,11 @@ def make(name: str, options: TaskOptions) -> Task:
     overrides = _overrides(full_name, config, options)
     with refusals(full_name, options), silence_mujoco():
         task = registry.load(name, config, overrides)
-        observation = _seen(jax.eval_shape(task.reset, jax.random.key(0)).obs)
+        begin = jax.jit(task.reset)  # traced here, and not again where it is called
+        observation = _seen(jax.eval_shape(begin, jax.random.key(0)).obs)
 
     def reset(key: Key[Array, ""]) -> tuple[mjx_env.State, Float[Array, " o"]]:
-        state = task.reset(key)
+        state = begin(key)
         return state, _seen(state.obs)
 
     def step(state: mjx_env.State, action: Float[Array, " a"]) -> Transition:

@@ -50,11 +50,16 @@ def make_task(
     if suite_name == "envpool" and not catalog.installed("envpool"):
         suite_name, options = _without_envpool(short, options)
     suite = _suite(suite_name)
-    short = suite.resolve(short)
-    if short not in suite.names():
+    resolved = suite.resolve(short)
+    if resolved not in suite.names():
         raise ValueError(catalog.unknown_task(f"{suite_name}/{short}"))
-    made = suite.make(short, options)
-    return dataclasses.replace(made, distractors=distractors, horizon=horizon or made.horizon)
+    made = suite.make(resolved, options)
+    return dataclasses.replace(
+        made,
+        name=f"{suite_name}/{short}",  # with its module, so that it makes the task again
+        distractors=distractors,
+        horizon=horizon or made.horizon,
+    )
 
 
 def make_evaluate(

@@ -161,7 +161,9 @@ def start(config: Config, *, resume: bool = False) -> Run:
             evaluate.close()
 
     run_generations = make_run_generations(experiment, evaluate, evaluate_center, due)
-    if not resume:
+    if resume:
+        write(folder / "config.yaml", dump(replace(config, out=None)))  # it may go on for longer
+    else:
         make_folder(folder, config)
     return Run(config, experiment, run_generations, close)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nesht_jax.envs.gymnasium_spaces import action_map
+from nesht_jax.envs.gymnasium.spaces import action_map
 from nesht_jax.envs.host import random_play
 from nesht_jax.envs.suite import SimulatorError
 from nesht_jax.envs.tasks import make_evaluate, make_task, make_vector, reference_observations
@@ -215,7 +215,7 @@ def test_unbounded_whole_numbers_are_rounded(dtype):
 def test_the_largest_floats_as_bounds_are_none():
     most = float(np.finfo(np.float32).max)
     task_space = gymnasium.spaces.Box(-most, most, (2,), np.float32)
-    bounds = importlib.import_module("nesht_jax.envs.gymnasium_spaces").action_bounds(task_space)
+    bounds = importlib.import_module("nesht_jax.envs.gymnasium.spaces").action_bounds(task_space)
     assert (bounds[0] == -np.inf).all() and (bounds[1] == np.inf).all()
 
 
@@ -308,7 +308,7 @@ def test_whatever_a_constructor_raises_is_one_sentence_that_names_the_task(kind)
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError])
 def test_an_error_of_an_environment_keeps_its_place(where, place, kind):
     task = bug("Fails", options={"where": where, "kind": kind})
-    message = f"gymnasium/bug/Fails-v0 raised {kind.__name__} {place}.*: joint limits"
+    message = f"gymnasium/bug_tasks:bug/Fails-v0 raised {kind.__name__} {place}.*: joint limits"
     with pytest.raises(SimulatorError, match=message) as error:
         play(task)
     assert type(error.value.__cause__) is kind

@@ -48,7 +48,10 @@ def test_sizes(name):
     np.testing.assert_array_equal(task.action_low, -task.action_high)
 
 
-@pytest.mark.parametrize("name", suite.names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in SOME else pytest.mark.slow) for n in suite.names()],
+)
 def test_types_of_every_task(name):
     """Traced, not run: a step's state has the structure, shapes and types of the reset's."""
     task = suite.make(name, {})

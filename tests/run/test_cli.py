@@ -171,7 +171,7 @@ def test_help(capsys, command):
 def test_bench_lists_its_tables_and_makes_one(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert main(["bench"]) == 0
-    assert "threshold    H_k: the mask of the k largest" in capsys.readouterr().out
+    assert "threshold      H_k: the mask of the k largest" in capsys.readouterr().out
     out = tmp_path / "table.csv"
     options = ["--sizes=1000", "--repeats=2", f"--out={out}"]
     assert main(["bench", "threshold", *options]) == 0

@@ -42,7 +42,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
 def _list(scripts: dict[str, Path]) -> int:
     for name, path in sorted(scripts.items()):
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        print(f"{name:12} {about.partition(chr(10))[0]}")
+        print(f"{name:14} {about.partition(chr(10))[0]}")
     return 0
 
 

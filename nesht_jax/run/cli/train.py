@@ -5,7 +5,8 @@
   nesht train mine.yaml paper --seed 3         YAML files and presets, merged from left to right
   nesht train --resume RUN [--generations N]   goes on with a run
 
-Options win over files. A task that is named alone gets its tuned settings, if there are any.
+Options win over files. A task that is named without settings and task_options gets its tuned
+settings, if there are any.
 """
 
 import argparse
@@ -95,7 +96,7 @@ def read_command(words: list[str], options: Plain) -> tuple[Config, list[str]]:
             others = f" (also {', '.join(found.others)})" if found.others else ""
             notes.append(f"task: {found.task}{others}")
         tuned = tuned_config(found.task)
-        if tuned and len(parts) - len(tasks) == 1:
+        if tuned and len(parts) - len(tasks) == 1 and "task_options" not in options:
             notes.append(f"settings: tuned for {found.task}, {tuned.parent.name}/{tuned.stem}")
             settings = merge(read(tuned), settings)
         settings["task"] = found.task

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from nesht_jax.envs.envpool_tasks import Simulator
-from nesht_jax.envs.envpool_vector import EnvpoolVector
+from nesht_jax.envs.envpool.tasks import Simulator
+from nesht_jax.envs.envpool.vector import EnvpoolVector
 from nesht_jax.envs.host import normals
 from nesht_jax.types import Moments, Task
 

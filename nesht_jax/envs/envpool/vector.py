@@ -7,7 +7,7 @@ import envpool
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
-from nesht_jax.envs.envpool_tasks import Simulator
+from nesht_jax.envs.envpool.tasks import Simulator
 from nesht_jax.envs.host import cores
 from nesht_jax.envs.suite import VectorStep
 from nesht_jax.types import Task

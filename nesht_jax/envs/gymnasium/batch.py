@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from nesht_jax.envs.gymnasium_spaces import Layout
-from nesht_jax.envs.gymnasium_vector import GymnasiumVector
+from nesht_jax.envs.gymnasium.spaces import Layout
+from nesht_jax.envs.gymnasium.vector import GymnasiumVector
 from nesht_jax.envs.host import normals, uniform_bytes
 from nesht_jax.types import Task
 

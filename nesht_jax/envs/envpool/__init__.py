@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.envs import distractors, episode_queue
-from nesht_jax.envs.envpool_batch import HalfBatch
-from nesht_jax.envs.envpool_tasks import Simulator, make, names
-from nesht_jax.envs.envpool_vector import EnvpoolVector
+from nesht_jax.envs.envpool.batch import HalfBatch
+from nesht_jax.envs.envpool.tasks import Simulator, make, names
+from nesht_jax.envs.envpool.vector import EnvpoolVector
 from nesht_jax.envs.host import batched_act, mean_returns, random_play, reset_streams
 from nesht_jax.envs.suite import Suite
 from nesht_jax.types import Evaluation, Moments, Policy, Population, Task

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from nesht_jax.envs.gymnasium_pool import Pool
-from nesht_jax.envs.gymnasium_spaces import Layout, action_map
+from nesht_jax.envs.gymnasium.pool import Pool
+from nesht_jax.envs.gymnasium.spaces import Layout, action_map
 from nesht_jax.envs.suite import SimulatorError, VectorStep
 from nesht_jax.types import Task
 

@@ -15,8 +15,8 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import FilterObservation
 
-from nesht_jax.envs.gymnasium_pool import AsyncPool, Pool, SyncPool, close_all
-from nesht_jax.envs.gymnasium_spaces import Layout, make_layout
+from nesht_jax.envs.gymnasium.pool import AsyncPool, Pool, SyncPool, close_all
+from nesht_jax.envs.gymnasium.spaces import Layout, make_layout
 from nesht_jax.envs.host import cores
 from nesht_jax.envs.silence import silence_mujoco
 

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax.envs import distractors
-from nesht_jax.envs.gymnasium_batch import EpisodeBatch, draw_distractors
-from nesht_jax.envs.gymnasium_simulator import Simulator, seeded_globals
-from nesht_jax.envs.gymnasium_tasks import make, names, resolve
-from nesht_jax.envs.gymnasium_vector import GymnasiumVector
+from nesht_jax.envs.gymnasium.batch import EpisodeBatch, draw_distractors
+from nesht_jax.envs.gymnasium.simulator import Simulator, seeded_globals
+from nesht_jax.envs.gymnasium.tasks import make, names, resolve
+from nesht_jax.envs.gymnasium.vector import GymnasiumVector
 from nesht_jax.envs.host import (
     batched_act,
     cores,
