@@ -339,14 +339,15 @@ def test_pendulums_end_at_their_bounds():
 @pytest.mark.parametrize("name", WALKERS)
 def test_a_free_run_parts_from_gymnasium_as_fast_as_float32_does(name, stepper):
     """50 steps without correction, from Gymnasium's resets. The yardstick of chaos is a twin of
-    Gymnasium whose state is rounded to float32 once a step; MJX rounds some thousand times."""
+    Gymnasium whose state is rounded to float32 once a step; MJX rounds some thousand times. The
+    error is 3 to 28 times the twin's in the geometric mean, and depends on how XLA fuses."""
     envs, twins = [gym(name) for _ in range(BATCH)], [gym(name) for _ in range(BATCH)]
     rng = np.random.default_rng(2)
     for i in range(BATCH):
         envs[i].reset(seed=i)
         twins[i].reset(seed=i)
     qpos, qvel = (np.array([getattr(env.data, x) for env in envs]) for x in ("qpos", "qvel"))
-    state = state_from(qpos, qvel)
+    state, ratios = state_from(qpos, qvel), []
     for _ in range(50):
         actions = rng.uniform(-1, 1, (BATCH, envs[0].model.nu)).astype(np.float32)
         for twin in twins:
@@ -357,8 +358,10 @@ def test_a_free_run_parts_from_gymnasium_as_fast_as_float32_does(name, stepper):
             for some in (envs, twins)
         )
         state, ours, *_ = stepper(name)(state, actions)
-        error, chaos = (np.abs(x - theirs).max(1) for x in (ours, rounded))
-        assert np.median(error) < STEP_TOLERANCE[name][0] + 50 * np.median(chaos)
+        error, chaos = (np.median(np.abs(x - theirs).max(1)) for x in (ours, rounded))
+        assert error < STEP_TOLERANCE[name][0] + 100 * chaos
+        ratios.append(error / chaos)
+    assert np.exp(np.log(ratios).mean()) < 60
 
 
 def test_every_task_is_compared():
@@ -388,6 +391,12 @@ def test_a_task_is_put_on_the_device_once(monkeypatch):
         )
     suite.make(FAST, {})
     assert calls == ["put_model", "make_data"]
+
+
+def test_mujoco_logs_nothing_to_the_working_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    suite.make("halfcheetah", {})  # its model has an attribute that MuJoCo calls deprecated
+    assert not list(tmp_path.iterdir())
 
 
 def test_everything_is_float32_whatever_jax_is_set_to():
@@ -438,7 +447,7 @@ def test_reset_places_objects_where_gymnasium_does():
     for name, low, high in [("reacher", 0.0, 0.2), ("pusher", 0.17, 0.37)]:
         env = gym(name)
         rest = jnp.asarray(env.model.qpos0, jnp.float32), jnp.zeros(env.model.nv)
-        qpos, qvel = jax.vmap(suite.TASKS[name].reset, (0, None, None))(keys, *rest)
+        qpos, qvel = jax.jit(jax.vmap(suite.TASKS[name].reset, (0, None, None)))(keys, *rest)
         place = qpos[:, -2:] if name == "reacher" else qpos[:, -4:-2]
         distance = np.linalg.norm(place, axis=1)
         assert low <= distance.min() < low + 0.02 and high - 0.02 < distance.max() < high
