@@ -21,9 +21,6 @@ SMALL = {
     "ceiling": "--tasks probe/linear --num_members 4 --warm_up 1 --rounds 2 --seconds 0.1",
     "convolutions": "--num_members 2 --repeats 1",
     "low_rank": "--widths 32 --ranks 1 --num_envs 2 --num_members 4 --repeats 1",
-    "memory": "--tasks probe/linear --num_members 4 --width 4",
-    "quickstart": "--generations 1 --seeds 0 --episodes 2 --runs runs",
-    "scaling": "--tasks probe/linear --num_members 4 8 --horizon 2 --seconds 0.1",
     "selectivity": "probe/linear --distractors 2 --generations 2 --algorithm.num_members 4 "
     "--seeds 1 --episodes 2 --runs runs",
     "share": "--tasks probe/countdown --num_members 8 --masked_steps 2 --repeats 1",

@@ -79,8 +79,8 @@ def make(name: str, options: TaskOptions) -> Task:
 
     Args:
         name: one of ``names()``.
-        options: of MJX. ``impl``: ``"jax"`` or, on NVIDIA and with warp-lang installed, ``"warp"``;
-            ``naconmax``: needed by warp, room for the contacts of all simulated bodies together;
+        options: options of MJX. ``impl``: ``"jax"`` or, on NVIDIA and with warp-lang installed,
+            ``"warp"``; ``naconmax``: space for the contacts of all bodies together, for warp;
             ``solver``: ``"newton"`` or, often faster on a TPU, ``"cg"``, which wants more
             iterations; ``iterations`` and ``ls_iterations``: limits of the solver and of its line
             search. By default the solver follows C MuJoCo to the digits of float32.

@@ -14,6 +14,7 @@ from nesht_jax.envs.tasks import make_evaluate, make_task
 from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report.statistics import Score, score
+from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, Stream, build, stream
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
@@ -130,6 +131,7 @@ class RunScore(NamedTuple):
     center_sparsity: float
 
 
+@pinned()
 def restore(folder: Path) -> tuple[Config, Experiment]:
     """Reads a run folder: its config, and its experiment at the newest checkpoint.
 
@@ -142,6 +144,7 @@ def restore(folder: Path) -> tuple[Config, Experiment]:
         return config, experiment._replace(state=checkpoints.restore(experiment.state))
 
 
+@pinned()
 def evaluate_run(
     folder: Path,
     *,

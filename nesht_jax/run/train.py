@@ -20,6 +20,7 @@ from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report import figures
 from nesht_jax.report.rows import Row
+from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, build, build_training
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
@@ -84,6 +85,7 @@ class Run:
         self._config, self._experiment = config, experiment
         self._run_generations, self._close = run_generations, close
 
+    @pinned()
     def go(self, console: Console) -> Result:
         """Trains to the end, or until a signal asks to stop."""
         config, folder = self._config, self._config.folder
@@ -135,6 +137,7 @@ class Run:
         return state, number > config.generations
 
 
+@pinned()
 def start(config: Config, *, resume: bool = False) -> Run:
     """Makes everything a run needs and, if it is new, its folder with its config.
 

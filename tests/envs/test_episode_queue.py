@@ -95,7 +95,6 @@ def test_no_population_is_stored_beyond_the_bound(monkeypatch):
     jaxpr = jax.make_jaxpr(lambda key: evaluate(key, Population(shifted), None))(KEY)
     d = sum(leaf.size for leaf in jax.tree.leaves(params))
     floats = [v.aval.size for v in variables(jaxpr.jaxpr) if v.aval.dtype == jnp.float32]
-    print(sorted(floats)[-5:], d)
     assert max(floats) < 64 * d / 8
 
 

@@ -417,6 +417,7 @@ def test_ctrl_c_reaches_the_run_and_no_process_is_left(tmp_path):
     run = subprocess.Popen(
         [sys.executable, tmp_path / "script.py", "train", "gymnasium/CartPole-v1",
          "--task_options={vectorization_mode: async}", "--num_envs=2", "--algorithm.num_members=8",
+         "--sparsity.fraction=0.5",
          "--generations=100000", f"--out={tmp_path / 'run'}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip

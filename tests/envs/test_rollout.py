@@ -13,6 +13,7 @@ from nesht_jax.envs.distractors import append
 from nesht_jax.envs.rollout import episode_keys, make_act, make_pure_evaluate
 from nesht_jax.envs.suite import Environment, Transition
 from nesht_jax.envs.tasks import make_evaluate, make_task
+from nesht_jax.policy.policy import make_policy
 from nesht_jax.types import Moments, Policy, Population, Task, replicate
 
 STANDARD_ERRORS = 4
@@ -422,3 +423,17 @@ def test_the_policies_see_the_distractors():
     assert (abs(observed.mean[irrelevant]) < STANDARD_ERRORS / np.sqrt(number)).all()
     variances = observed.deviation[irrelevant] / number
     assert (abs(variances - 1) < STANDARD_ERRORS * np.sqrt(2 / number)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.simulator
+@pytest.mark.parametrize("name", ["mjx/inverted_pendulum", "playground/CartpoleBalance"])
+def test_an_evaluation_keeps_nothing_from_call_to_call(name):
+    """Its program has no effects: what a resumed run needs is all in the run's state, as with the
+    suites in JAX whose resumes are compared bit for bit."""
+    task = make_task(name, horizon=3)
+    policy = make_policy(task)
+    evaluate = make_evaluate(task, policy, num_members=2)
+    population = replicate(policy.init(KEY))
+    jaxpr = jax.make_jaxpr(lambda key: evaluate(key, population, None))(KEY)
+    assert not jaxpr.effects and jaxpr.jaxpr.eqns

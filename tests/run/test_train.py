@@ -88,12 +88,7 @@ def _tasks():
     slow = {"algorithm": AlgorithmConfig(num_members=2), "horizon": 3}
     yield pytest.param({"task": "gymnax/CartPole-v1", **slow}, id="gymnax", marks=pytest.mark.slow)
     yield pytest.param(
-        {"task": "playground/CartpoleBalance", **slow}, id="playground", marks=pytest.mark.slow
-    )
-    pendulum = {"task": "mjx/inverted_pendulum", **slow}
-    yield pytest.param(pendulum, id="mjx", marks=pytest.mark.slow)
-    yield pytest.param(
-        {"task": "brax/hopper", "task_options": {"backend": "spring"}, **slow},
+        {"task": "brax/inverted_pendulum", "task_options": {"backend": "spring"}, **slow},
         id="brax",
         marks=[
             pytest.mark.slow,
