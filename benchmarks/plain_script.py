@@ -26,7 +26,7 @@ class Settings(NamedTuple):
 
 
 class Search:
-    """Centre, Adam and noise: the same in every process."""
+    """Center, Adam and noise: the same in every process."""
 
     def __init__(self, settings: Settings, kernel: np.ndarray, bias: np.ndarray) -> None:
         self.settings, self._shape = settings, kernel.shape

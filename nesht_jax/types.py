@@ -58,7 +58,7 @@ class Population(NamedTuple):
 
     A population of m members is m·d numbers, too many to store or to send. So a member is made in
     two steps, in the loop that plays it. ``draw(i)`` gives what member i has of its own (a
-    perturbation; with ES-ENAS an architecture), which is all that a simulator's slot holds.
+    perturbation; with ES-ENAS an architecture), which is all that an environment holds.
     ``assemble`` joins it with what all members share (the center, held once) to params that a
     policy takes. Under ``vmap`` over the drawn part, products with the shared part are computed
     once for all members.

@@ -193,7 +193,7 @@ def make_assign_members(
 
     Args:
         draw: see ``types.Population``.
-        num_members: m.
+        num_members: number m of members.
         episodes_per_member: episodes that follow one another of each member.
     """
     like = jax.eval_shape(draw, jnp.int32(0))

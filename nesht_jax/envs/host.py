@@ -30,7 +30,7 @@ def reset_streams(
     """Numbers the stream that each episode's reset is drawn from, member by member.
 
     Args:
-        num_members: m.
+        num_members: number m of members.
         episodes_per_member: episodes of each member.
         common_random_numbers: whether members 2j and 2j + 1 share theirs.
     """

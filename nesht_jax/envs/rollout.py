@@ -87,8 +87,8 @@ def make_pure_evaluate(
     """Makes what plays a population's episodes in one loop, on few environments in turn.
 
     The return of an episode does not depend on the environment that plays it, nor on how many there
-    are, but for the order in which a batch of another size is summed. See ``envs.make_evaluate``
-    for the arguments.
+    are, but for the order in which a batch of another size is summed. See
+    ``tasks.make_evaluate`` for the arguments.
     """
     total = num_members * episodes_per_member
     usual = default_num_envs(total, terminates=task.terminates)

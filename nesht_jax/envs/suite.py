@@ -1,7 +1,7 @@
 """The contract of a suite: what a module of ``envs`` offers, written once.
 
 A suite turns one outside simulator into tasks. Its module ends in one record, ``SUITE``; to add a
-suite, write such a module and name it in ``envs.SUITES``.
+suite, write such a module and name it in ``catalog.SUITES``.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ class VectorEnv(Protocol):
 class MakeHostEvaluate(Protocol):
     """Makes an ``Evaluate`` of a suite that steps a simulator outside JAX.
 
-    The arguments are those of ``envs.make_evaluate``.
+    The arguments are those of ``tasks.make_evaluate``.
     """
 
     def __call__(

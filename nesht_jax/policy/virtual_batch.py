@@ -95,8 +95,8 @@ def virtual_batch(
             params = Prepared(params, statistics(params))
         return {"params": params.params, "batch_stats": params.statistics}
 
-    # Statistics are part of what is drawn: a slot computes them when its episode begins, and holds
-    # them while it lasts.
+    # Statistics are part of what is drawn: an environment computes them when its episode begins,
+    # and holds them while it lasts.
     def draw(population: Population, i: Any) -> tuple[Any, Any]:
         drawn = population.draw(i)
         return drawn, statistics(population.assemble(drawn))

@@ -19,7 +19,7 @@ from rich.console import Console
 from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report import figures
-from nesht_jax.report.rows import Row
+from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, build, build_training
 from nesht_jax.run.checkpoint import Checkpoints
@@ -202,10 +202,11 @@ def make_folder(folder: Path, config: Config) -> None:
 
 def _restored(folder: Path, state: State) -> State:
     """The newest state of a run; its first, if the run died before its first checkpoint."""
-    has_rows = (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size
+    log = folder / "metrics.jsonl"
+    rows = read_rows(log) if log.exists() else []
     checkpoints = Checkpoints(folder / "checkpoints", create=False)
     try:
-        if checkpoints.latest() is None and not has_rows:
+        if checkpoints.latest() is None and not rows:
             return state
         return checkpoints.restore(state)
     finally:

@@ -305,6 +305,15 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(capsys, tmp_path):
     assert "cannot be made" in complaint(capsys, "train", "probe/linear", out)
 
 
+def test_ctrl_c_before_a_run_begins_is_no_traceback(capsys, tmp_path, monkeypatch):
+    def interrupted(config, resume):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nesht_jax.run.train.start", interrupted)
+    assert main(["train", "probe/linear", f"--out={tmp_path / 'run'}"]) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_a_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
     def full(self, row):
         raise OSError(28, "No space left on device")

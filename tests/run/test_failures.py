@@ -131,7 +131,7 @@ def test_a_lost_log_does_not_turn_a_run_back(probe):
     assert resumed.state.generation == 14
 
 
-def test_a_damaged_log_is_told_and_kept(probe):
+def test_a_damaged_log_is_told_and_kept(probe, capsys):
     done = quiet_train(probe)
     log = done.folder / "metrics.jsonl"
     lines = log.read_text().splitlines()
@@ -139,6 +139,8 @@ def test_a_damaged_log_is_told_and_kept(probe):
     before = log.read_bytes()
     with pytest.raises(ValueError, match="line 3 of .*metrics.jsonl is damaged"):
         quiet_train(replace(probe, generations=14), resume=True)
+    assert main(["train", f"--resume={done.folder}", "--generations=14"]) == 2
+    assert "is damaged" in capsys.readouterr().err
     assert log.read_bytes() == before
 
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from signal import SIGINT
 from typing import Any, NoReturn
 
 from nesht_jax.envs.catalog import nearest
@@ -56,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
             work = _prepared(argv)
         except (ValueError, OSError, RecursionError) as error:
             return _complain(error, 2)
+        except KeyboardInterrupt:
+            return 128 + SIGINT  # nothing was begun, or the run can be resumed
         try:
             return work()
         except OSError as error:
