@@ -66,6 +66,7 @@ ON_THE_FLY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_THE_FLY)
 def test_params_need_no_preparation(name):
     """They act as prepared, only slower: alone, and as members of a batch."""

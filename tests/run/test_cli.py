@@ -314,6 +314,7 @@ def test_ctrl_c_before_a_run_begins_is_no_traceback(capsys, tmp_path, monkeypatc
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
     def full(self, row):
         raise OSError(28, "No space left on device")

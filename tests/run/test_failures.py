@@ -49,6 +49,7 @@ def quiet_train(config, **options):
 # ------------------------------------------------------------------ numbers that are not finite
 
 
+@pytest.mark.slow
 def test_a_run_of_failures_ends_well_and_says_so(tmp_path, monkeypatch, capsys):
     """Every episode of every member and evaluation fails."""
     import bug_tasks
@@ -113,6 +114,7 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew(probe, tmp_path
     assert [row.generation for row in resumed.rows] == list(range(13))
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_first_evaluation_leaves_a_run_to_go_on_with(probe, monkeypatch):
     with monkeypatch.context() as dying:
         dying.setattr(train_module.Run, "_loop", lambda *args: 1 / 0)

@@ -68,6 +68,7 @@ def test_every_config_runs_on_every_seed_in_a_folder_of_its_own(tmp_path, quiet)
     assert all(result.rows[-1].generation == 4 for _, result in runs)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_is_the_run_that_training_gives(tmp_path, quiet):
     ((config, result),) = sweep([SPARSE], seeds=[2], folder=tmp_path / "a", console=quiet)
     alone = train(replace(SPARSE, seed=2, out=str(tmp_path / "b")), console=quiet)
@@ -75,6 +76,7 @@ def test_a_run_of_a_sweep_is_the_run_that_training_gives(tmp_path, quiet):
     assert all(map(np.array_equal, weights(result), weights(alone)))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(config, quiet):
     first = trained(config, console=quiet)
     before = files(first.folder)
@@ -99,6 +101,7 @@ def test_a_signal_ends_a_sweep_and_the_same_call_goes_on_with_it(tmp_path, quiet
     assert all(map(np.array_equal, weights(runs[0][1]), weights(whole)))
 
 
+@pytest.mark.slow
 def test_more_generations_go_on_with_a_finished_run(tmp_path, quiet):
     list(sweep([SPARSE], seeds=[0], folder=tmp_path, console=quiet))
     longer = replace(SPARSE, generations=6)
