@@ -12,8 +12,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 import jax  # noqa: E402  (it reads the variable once)
-import jaxtyping  # noqa: E402
-import pytest  # noqa: E402
+import jaxtyping  # noqa: E402  (after JAX)
+import pytest  # noqa: E402  (after JAX)
 
 jaxtyping.install_import_hook("nesht_jax", "beartype.beartype")
 

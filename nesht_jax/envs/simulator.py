@@ -1,4 +1,4 @@
-"""What suites share whose simulator is written in JAX."""
+"""What suites share in making tasks: refusals, and simulators written in JAX as environments."""
 
 import functools
 from collections.abc import Callable, Collection, Iterator
@@ -107,17 +107,14 @@ def refuse_unknown(task: str, options: TaskOptions, valid: Collection[str]) -> N
 
 @contextmanager
 def refusals(task: str, options: TaskOptions) -> Iterator[None]:
-    """Turns whatever a simulator raises of the user's options into one sentence.
-
-    Without options the error is the simulator's own, and passes.
+    """Turns whatever a simulator raises while a task is made into one sentence that names it.
 
     Raises:
         ValueError: names the task, its options and what the simulator said.
     """
     try:
         yield
-    except Exception as error:
-        if not options:
-            raise
-        said = f"{type(error).__name__}: {error}".strip(": ")
-        raise ValueError(f"{task} cannot be made with {options}: {said}") from error
+    except Exception as error:  # a simulator may refuse its arguments by any kind of error
+        given = f" with {options}" if options else ""
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}".strip(": ")
+        raise ValueError(f"{task} cannot be made{given}: {said}") from error

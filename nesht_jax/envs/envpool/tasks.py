@@ -11,7 +11,7 @@ from envpool.registration import registry
 from jaxtyping import Float, Real, UInt8
 
 from nesht_jax.envs.host import normals, uniform_bytes
-from nesht_jax.envs.simulator import refuse_unknown
+from nesht_jax.envs.simulator import refusals, refuse_unknown
 from nesht_jax.envs.suite import TaskOptions
 from nesht_jax.types import Task
 
@@ -150,10 +150,8 @@ def _checked(
     theirs = [key for key in envpool.make_spec(name).config._fields if key not in owned]
     refuse_unknown(f"envpool/{name}", options, [*own, *theirs])
     passed = {key: value for key, value in options.items() if key not in own}
-    try:
+    with refusals(f"envpool/{name}", passed):
         return envpool.make_spec(name, **passed)
-    except Exception as error:
-        raise ValueError(f"envpool/{name} cannot be made with {passed}: {error}") from error
 
 
 def _features(

@@ -117,7 +117,7 @@ class AsyncPool:
     def _at_fault(self) -> Iterator[None]:
         try:
             yield
-        except Exception:
+        except Exception:  # notes whose it was, whatever it is, and lets it pass
             lost = [i for i, pipe in enumerate(self._vector.parent_pipes) if pipe is None]
             self.at = lost[-1] if lost else 0
             raise

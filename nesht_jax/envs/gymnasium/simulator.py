@@ -19,6 +19,7 @@ from nesht_jax.envs.gymnasium.pool import AsyncPool, Pool, SyncPool, close_all
 from nesht_jax.envs.gymnasium.spaces import Layout, make_layout
 from nesht_jax.envs.host import cores
 from nesht_jax.envs.silence import silence_mujoco
+from nesht_jax.envs.simulator import refusals
 
 MODES = ("sync", "async")
 """Where environments step: in this process, or in one process each."""
@@ -131,21 +132,6 @@ class Simulator:
     @property
     def _spec(self) -> Any:
         return gymnasium.registry[self._name]
-
-
-@contextlib.contextmanager
-def refusals(task: str, options: dict[str, Any]) -> Iterator[None]:
-    """Turns whatever is raised while a task is made into one sentence that names it.
-
-    Raises:
-        ValueError: names the task, its options and what was raised.
-    """
-    try:
-        yield
-    except Exception as error:
-        given = f" with {options}" if options else ""
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}".strip(": ")
-        raise ValueError(f"{task} cannot be made{given}: {said}") from error
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 
-from nesht_jax.envs.gymnasium.simulator import MODES, Simulator, refusals
+from nesht_jax.envs.gymnasium.simulator import MODES, Simulator
 from nesht_jax.envs.gymnasium.spaces import action_bounds, misfits
-from nesht_jax.envs.simulator import refuse_unknown
+from nesht_jax.envs.simulator import refusals, refuse_unknown
 from nesht_jax.envs.suite import TaskOptions
 from nesht_jax.types import Task
 

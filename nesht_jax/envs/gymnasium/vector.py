@@ -79,7 +79,7 @@ class GymnasiumVector:
         """Says of an error in which step it was raised."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # an environment may raise anything
             step: Any = self._steps[self._pool.at]
             place = f"in step {step} of an episode" if step else "in the reset of an episode"
             raise SimulatorError(
