@@ -71,7 +71,7 @@ def measure(config: Config, result: Result, episodes: int) -> Row:
         "one_action": round(one_action(result.folder), 3),
         "sparsity_realized": round(after.thresholded_sparsity, 3),
         "episodes": episodes,
-        "generations": config.generations,
+        "generations": config.last_generation,
         "num_members": config.algorithm.num_members,
         "horizon": config.horizon,
         "frames": sum(row.frames or 0 for row in result.rows),

@@ -17,7 +17,7 @@ from nesht_jax.report.rows import Row
 from nesht_jax.run.build import Experiment, build, build_training
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import make_evaluate_center
-from nesht_jax.run.generations import make_run_generations
+from nesht_jax.run.generations import MOST_STEPS, make_run_generations
 from nesht_jax.types import Task
 
 STEPS = 100
@@ -108,5 +108,5 @@ class Training:
         """Does the next generation."""
         self._number += 1
         numbers = range(self._number, self._number + 1)
-        self.state, (row,) = self._run_generations(self.state, numbers)
+        self.state, (row,) = self._run_generations(self.state, numbers, MOST_STEPS)
         return row

@@ -26,7 +26,7 @@ def main() -> None:
     """Writes the table."""
     options = _options()
     base, _ = read_command(["quickstart"], {})
-    base = replace(base, generations=options.generations or base.generations)
+    base = replace(base, generations=options.generations or base.last_generation)
     table = Table(options.out)
     for config, result in sweep([base], seeds=options.seeds, folder=options.runs):
         table.add(measure(config, result, options.episodes))
@@ -37,7 +37,7 @@ def measure(config: Config, result: Result, episodes: int) -> Row:
     fresh = evaluate_run(result.folder, episodes=episodes).thresholded
     evaluations = {row.generation: row.evaluation for row in result.rows if row.evaluation}
     means = {number: found.mean for number, found in evaluations.items() if found.mean is not None}
-    last = evaluations[config.generations]
+    last = evaluations[config.last_generation]
     weights = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
     return {
         "seed": config.seed,

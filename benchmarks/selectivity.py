@@ -48,7 +48,7 @@ def measure(config: Config, result: Result, episodes: int) -> Row:
         "method": config.method,
         "sparsity_asked": config.sparsity.fraction,
         "seed": config.seed,
-        "generations": config.generations,
+        "generations": config.last_generation,
         "return": round(scores.thresholded.mean, 1),
         "standard_error": round(scores.thresholded.standard_error, 1),
         "return_unthresholded": round(scores.center.mean, 1),

@@ -211,6 +211,8 @@ class Task:
             in this order; None if it is none.
         frame_skip: emulator frames in one step; None where there are none.
         terminates: False where no episode ends before its horizon.
+        alive_bonus: part of the reward that every step pays for being alive, on top of what the
+            body does; 0 where there is none, or where staying alive is all that is asked.
         feature_names: names of the true features; empty where the suite does not tell.
         simulator: what the suite steps: an ``envs.Environment``, or its own record.
     """
@@ -226,6 +228,7 @@ class Task:
     image_shape: tuple[int, int, int] | None = None
     frame_skip: int | None = None
     terminates: bool = True
+    alive_bonus: float = 0.0
     feature_names: tuple[str, ...] = ()
     simulator: Any = None
 
@@ -308,6 +311,10 @@ class Policy(NamedTuple):
 # -------------------------------------------------------------------------------------- the mask
 
 
+PHANTOM = "phantom"
+"""Name of the leaf of params that no policy reads: weights that are known not to matter."""
+
+
 class SparseState(NamedTuple):
     """State of a transformation that keeps params sparse: which weights live is a fact of its own.
 
@@ -316,10 +323,18 @@ class SparseState(NamedTuple):
     Attributes:
         updates: updates done.
         mask: pytree like params; True where a weight lives.
+        support: pytree like params; True where a weight lived when it was last decided. Between two
+            decisions dead weights may move, and so live, outside the support.
     """
 
     updates: Int[Array, ""]
     mask: Params
+    support: Params
+
+
+def is_phantom(path: tuple[Any, ...]) -> bool:
+    """Tells a leaf of phantoms by its path in params."""
+    return bool(path) and jax.tree_util.keystr(path[-1:], simple=True) == PHANTOM
 
 
 def mask_of(optimizer_state: Any, params: Params) -> Params | None:
@@ -327,12 +342,22 @@ def mask_of(optimizer_state: Any, params: Params) -> Params | None:
 
     A weight lives if every sparsity transformation in the chain that has charge of it lets it live.
     """
+    return _all_of(optimizer_state, params, lambda state: state.mask)
 
+
+def support_of(optimizer_state: Any, params: Params) -> Params | None:
+    """Reads the support from the state of an optimizer chain, as ``mask_of`` reads the mask."""
+    return _all_of(optimizer_state, params, lambda state: state.support)
+
+
+def _all_of(
+    optimizer_state: Any, params: Params, part: Callable[[SparseState], Params]
+) -> Params | None:
     def is_sparse(node: Any) -> bool:
         return isinstance(node, SparseState)
 
     masks = [
-        dict(jax.tree_util.tree_flatten_with_path(node.mask)[0])
+        dict(jax.tree_util.tree_flatten_with_path(part(node))[0])
         for node in jax.tree.leaves(optimizer_state, is_leaf=is_sparse)
         if is_sparse(node)
     ]
@@ -349,8 +374,9 @@ def mask_of(optimizer_state: Any, params: Params) -> Params | None:
 
 
 def sparsity_of(mask: Params | None) -> Float[Array, ""]:
-    """The fraction of weights that do not live; 0 without a mask."""
-    leaves = jax.tree.leaves(mask)
+    """The fraction of weights that do not live, phantoms left out; 0 without a mask."""
+    paths = jax.tree_util.tree_flatten_with_path(mask)[0]
+    leaves = [leaf for path, leaf in paths if not is_phantom(path)]
     total = sum(leaf.size for leaf in leaves)
     dead = sum((jnp.sum(~leaf) for leaf in leaves), jnp.int32(0))
     return dead / jnp.float32(max(total, 1))

@@ -20,7 +20,7 @@ from nesht_jax.envs.simulator import (
     under_jax_defaults,
     vector_size,
 )
-from nesht_jax.envs.suite import Suite, TaskOptions, Transition
+from nesht_jax.envs.suite import Suite, TaskOptions, Transition, alive_bonus
 from nesht_jax.types import Task
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")
@@ -81,6 +81,7 @@ def make(name: str, options: TaskOptions) -> Task:
         discrete=False,
         horizon=HORIZON,
         terminates=name not in ENDLESS,
+        alive_bonus=alive_bonus(name, getattr(task, "_healthy_reward", None)),
         simulator=as_environment(reset, step),
     )
 

@@ -28,7 +28,7 @@ from nesht_jax.envs.mjx_contacts import c_mujoco_contacts
 from nesht_jax.envs.mjx_tasks import TASKS, Rules
 from nesht_jax.envs.silence import silence_mujoco
 from nesht_jax.envs.simulator import as_environment, refuse_unknown, under_jax_defaults
-from nesht_jax.envs.suite import Suite, TaskOptions, Transition
+from nesht_jax.envs.suite import Suite, TaskOptions, Transition, alive_bonus
 from nesht_jax.types import Task
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
@@ -105,6 +105,7 @@ def make(name: str, options: TaskOptions) -> Task:
         discrete=False,
         horizon=rules.horizon,
         terminates=rules.terminates,
+        alive_bonus=alive_bonus(name, rules.alive),
         simulator=as_environment(partial(reset, rules, simulator), partial(step, rules, simulator)),
     )
 

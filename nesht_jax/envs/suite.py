@@ -108,6 +108,15 @@ class Suite(NamedTuple):
     reference_observations: Callable[[Task, int, int], Float[np.ndarray, "number o"]] | None = None
 
 
+def alive_bonus(name: str, reward: float | None) -> float:
+    """Gives ``Task.alive_bonus`` of a task that pays this reward for being healthy; None for none.
+
+    Of an inverted pendulum, single or double, that reward is the task itself.
+    """
+    balances = name.lower().startswith("inverted")
+    return 0.0 if reward is None or balances else float(reward)
+
+
 class Environment(NamedTuple):
     """One environment in JAX, unbatched; ``vmap`` is outside.
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nesht_jax.envs import catalog
+from nesht_jax.envs.alive_bonus import without_alive_bonus
 from nesht_jax.envs.rollout import make_pure_evaluate
 from nesht_jax.envs.suite import Environment, Suite, TaskOptions, VectorEnv
 from nesht_jax.types import Evaluate, Policy, Task
@@ -70,6 +71,7 @@ def make_evaluate(
     episodes_per_member: int = 1,
     action_noise: float = 0.0,
     common_random_numbers: bool = False,
+    alive_bonus: bool = True,
     num_envs: int | None = None,
     seed: int = 0,
 ) -> Evaluate:
@@ -82,6 +84,8 @@ def make_evaluate(
         episodes_per_member: episodes of each member; fitness is the mean of their returns.
         action_noise: standard deviation of Gaussian noise on every action.
         common_random_numbers: whether members 2j and 2j + 1, a mirrored pair, share reset states.
+        alive_bonus: whether fitness holds what the task pays for being alive. Without it each step
+            costs ``task.alive_bonus``: a member that stands still earns nothing.
         num_envs: environments stepped at once; the suite's own choice if None. ``envpool`` has one
             for every episode and takes no other number.
         seed: seed of simulators whose random state no key can give (envpool).
@@ -106,8 +110,12 @@ def make_evaluate(
     }
     host_evaluate = suite_of(task).host_evaluate
     if host_evaluate is None:
-        return make_pure_evaluate(task, policy, **rules)
-    return host_evaluate(task, policy, seed=seed, **rules)
+        evaluate = make_pure_evaluate(task, policy, **rules)
+    else:
+        evaluate = host_evaluate(task, policy, seed=seed, **rules)
+    if alive_bonus or not task.alive_bonus:
+        return evaluate
+    return without_alive_bonus(evaluate, task.alive_bonus / episodes_per_member)
 
 
 def make_environment(task: Task) -> Environment:

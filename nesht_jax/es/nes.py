@@ -26,6 +26,7 @@ from nesht_jax.types import (
     is_low_rank,
     mask_of,
     sparsity_of,
+    support_of,
 )
 
 
@@ -106,7 +107,7 @@ def nesht(
     mirrored: bool = True,
     rank: int | None = None,
     shaping: Callable[[Float[Array, " m"]], Float[Array, " m"]] = centered_rank,
-    perturb_dead: bool = True,
+    explore: float | Float[Array, ""] = 1.0,
 ) -> Algorithm:
     """Natural Evolution Strategies; with ``hard_thresholding`` last in the optimizer, NESHT.
 
@@ -121,12 +122,16 @@ def nesht(
         mirrored: whether members 2j and 2j + 1 are θ + σ ε_j and θ - σ ε_j.
         rank: rank of the perturbations of wide layers, see ``noise.perturbation``; None: full.
         shaping: fitness [m] -> utility [m].
-        perturb_dead: whether weights that the optimizer's mask calls dead are perturbed too, as
-            NESHT does: a dead weight that would help can then return.
+        explore: share of the weights outside the optimizer's support that are perturbed, another
+            random draw of them in each generation; those within it always are. 1 perturbs all, as
+            NESHT does; 0 none, so that no dead weight returns. A generation is plain NES on the
+            weights that it perturbs, and leaves the others where they are. Perturbed weights that
+            read irrelevant inputs make actions random, so where these are many a small share pays.
 
     Raises:
         ValueError: if m is not positive, or odd while mirrored; if σ is not positive and finite;
-            if the rank is not positive, or is given while dead weights are not perturbed.
+            if the rank is not positive, or is given while not all weights are perturbed; if
+            ``explore`` is not in [0, 1].
         TypeError: if ``optimizer`` is no optax transformation.
 
     Reference: Gao et al. 2024 (arXiv 2405.01615), algorithm 1; Salimans et al. 2017
@@ -134,42 +139,54 @@ def nesht(
     """
     check_numbers(num_members=num_members, mirrored=mirrored, sigma=sigma, rank=rank)
     check_optimizer(optimizer)
-    if rank is not None and not perturb_dead:
-        raise ValueError(f"rank must be None where dead weights stay unperturbed, got {rank}")
+    explores_all = isinstance(explore, int | float) and explore == 1
+    if isinstance(explore, int | float) and not 0 <= explore <= 1:
+        raise ValueError(f"explore must be in [0, 1], got {explore}")
+    if rank is not None and not explores_all:
+        raise ValueError(f"rank must be None where explore is not 1, got {rank}")
     sigma_of = sigma if callable(sigma) else lambda generation: sigma
     pair_up = gradient.mirrored if mirrored else gradient.one_sided
     descend = optax.with_extra_args_support(optimizer).update
 
-    def perturbation(state: State, direction: int | Int[Array, ""]) -> Params:
+    def perturbed_of(state: State) -> Params | None:
+        """Which weights the generation perturbs; None if it perturbs all."""
+        support = None if explores_all else support_of(state.optimizer, state.params)
+        if support is None:
+            return None
+        key, _ = generation_keys(state)
+        return jax.tree.map(jnp.logical_or, support, noise.chosen(key, state.params, explore))
+
+    def perturbation(
+        state: State, perturbed: Params | None, direction: int | Int[Array, ""]
+    ) -> Params:
         key, _ = generation_keys(state)
         epsilon = noise.perturbation(key, direction, state.params, rank=rank)
-        mask = None if perturb_dead else mask_of(state.optimizer, state.params)
-        if mask is None:
+        if perturbed is None:
             return epsilon
-        return jax.tree.map(lambda e, alive: jnp.where(alive, e, 0), epsilon, mask)
+        return jax.tree.map(lambda e, is_so: jnp.where(is_so, e, 0), epsilon, perturbed)
 
     def init(key: Key[Array, ""], params: Params, *, moments: Moments | None = None) -> State:
         """The state before the first generation; ``key`` seeds the whole run."""
         params = checked_params(params)
         return State(key, jnp.zeros((), jnp.int32), params, optimizer.init(params), moments)
 
-    def draw(state: State, i: int | Int[Array, ""]) -> Params:
+    def draw(state: State, perturbed: Params | None, i: int | Int[Array, ""]) -> Params:
         """θ + σ ε_i; of a low-rank leaf σ ε_i alone, as θ is shared."""
         direction, sign = (i // 2, 1 - 2 * (i % 2)) if mirrored else (i, 1)
         scale = jnp.asarray(sign, jnp.float32) * jnp.asarray(
             sigma_of(state.generation), jnp.float32
         )
 
-        def perturbed(p: Array, e: Array | LowRank) -> Array | LowRank:
+        def add(p: Array, e: Array | LowRank) -> Array | LowRank:
             s = scale.astype(p.dtype)
             return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
 
-        return jax.tree.map(perturbed, state.params, perturbation(state, direction))
+        return jax.tree.map(add, state.params, perturbation(state, perturbed, direction))
 
     def population(state: State) -> Population:
         """θ + σ ε_i of every i, low-rank perturbations left unmultiplied."""
         return Population(
-            jax.tree_util.Partial(draw, state),
+            jax.tree_util.Partial(draw, state, perturbed_of(state)),
             jax.tree_util.Partial(_with_center, state.params),
         )
 
@@ -195,7 +212,8 @@ def nesht(
         mean, std = _mean_and_std(fitness)
 
         weights = pair_up(shaping(fitness))
-        g = gradient.nes_gradient(jax.tree_util.Partial(perturbation, state), weights, sigma_now)
+        direction = jax.tree_util.Partial(perturbation, state, perturbed_of(state))
+        g = gradient.nes_gradient(direction, weights, sigma_now)
         descent = jax.tree.map(jnp.negative, g)
         updates, optimizer_state = descend(descent, state.optimizer, state.params, value=-mean)
         params = optax.apply_updates(state.params, updates)

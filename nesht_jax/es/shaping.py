@@ -4,8 +4,14 @@
 a residue of 1e-9 would make Adam walk at random, because it divides the gradient by its own size.
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
+
+Shaping = Callable[[Real[Array, " m"]], Float[Array, " m"]]
+"""Fitness of all members -> utility of each."""
 
 
 def failed(fitness: Real[Array, " m"]) -> Bool[Array, " m"]:
@@ -63,6 +69,42 @@ def standardize(fitness: Real[Array, " m"]) -> Float[Array, " m"]:
 def identity(fitness: Real[Array, " m"]) -> Float[Array, " m"]:
     """u_i = F_i: raw returns, as in the theory; failed members count as the worst finite one."""
     return _worst_if_failed(_wide(fitness))
+
+
+def best_directions(shaping: Shaping, number: int) -> Shaping:
+    """Makes the shaping that counts b mirrored directions only, those whose better member is best.
+
+    u_i = (n/b) shaping(F of the 2b members)_i of these, 0 of the others: the mean over n directions
+    is one over b. Of equals the first count. With ``standardize``, plain gradient ascent and step
+    size 2 σ α it is the update of augmented random search of step size α, V1-t and V2-t, or with
+    b = n V1 and V2:
+
+    θ ← θ + α / (b std F) Σ_j (F(θ + σ ε_j) - F(θ - σ ε_j)) ε_j.
+
+    Args:
+        shaping: fitness of the 2b members -> their utility.
+        number: b, the number of directions that count.
+
+    Raises:
+        ValueError: if b is not positive; in the shaping, if there are less than b directions or an
+            odd number of members.
+
+    Reference: Mania et al. 2018 (arXiv 1803.07055), algorithm 2.
+    """
+    if number < 1:
+        raise ValueError(f"number of best directions must be at least 1, got {number}")
+
+    def shape(fitness: Real[Array, " m"]) -> Float[Array, " m"]:
+        m = fitness.shape[0]
+        if m % 2 or number > m // 2:
+            raise ValueError(f"best_directions: {m} members do not have {number} mirrored pairs")
+        fitness = _wide(fitness)
+        pairs = fitness.reshape(-1, 2)
+        _, best = jax.lax.top_k(_sortable(fitness).reshape(-1, 2).max(1), number)
+        counted = shaping(pairs[best].reshape(-1)) * (m // 2 / number)
+        return jnp.zeros_like(pairs).at[best].set(counted.reshape(-1, 2)).reshape(-1)
+
+    return shape
 
 
 def _wide(fitness: Real[Array, " m"]) -> Float[Array, " m"]:

@@ -15,6 +15,7 @@ from nesht_jax.policy.virtual_batch import WITHOUT, virtual_batch
 from nesht_jax.types import Layer, Moments, Params, Policy, Task
 
 Output = Literal["scale", "clip", "tanh", "sample"]
+Start = Literal["normal", "zero"]
 
 _UNNORMALIZED = unnormalized()
 
@@ -25,6 +26,7 @@ def make_policy(
     hidden: tuple[int, ...] = (),
     activation: Callable[[Array], Array] = jnp.tanh,
     output: Output = "scale",
+    start: Start = "normal",
     convolutions: Convolutions = (),
     normalize: Normalizer = _UNNORMALIZED,
     reference: Float[np.ndarray, "references o"] | None = None,
@@ -43,6 +45,8 @@ def make_policy(
             the bounds. ``"tanh"`` is their tanh, as in the published code, clipped to the bounds;
             see ``unreachable``. ``"sample"`` gives plain scores, from whose softmax the suite draws
             the choice.
+        start: how the last layer begins: ``"normal"``, drawn as every other layer, or ``"zero"``,
+            so that every action begins at the middle of its bounds.
         convolutions: layers before the dense ones, for tasks that show images.
         normalize: what the network is given of an observation: ``by_running_moments()``,
             ``by_observation()`` or ``unnormalized()``.
@@ -55,6 +59,7 @@ def make_policy(
             a normalization by running moments beside it.
     """
     _check(task, output, convolutions, normalize)
+    zero = _checked_choice("start", start, Start) == "zero"
     if reference is not None:
         _check_reference(task, reference, normalize, bool(convolutions or hidden))
     sizes, normalized = (*hidden, task.num_actions), reference is not None
@@ -62,8 +67,12 @@ def make_policy(
     batch = WITHOUT if reference is None else virtual_batch(network, normalize, reference)
     bounded = _bounding(task, output)
 
+    layers = layers_of(network, task.num_features)
+
     def init(key: Key[Array, ""]) -> Params:
-        return network.init(key, jnp.zeros(task.num_features, jnp.float32))["params"]
+        params = network.init(key, jnp.zeros(task.num_features, jnp.float32))["params"]
+        last = layers[-1].name
+        return {**params, last: jax.tree.map(jnp.zeros_like, params[last])} if zero else params
 
     def apply(
         params: Params, moments: Moments | None, observation: Float[Array, " o"]
@@ -80,7 +89,7 @@ def make_policy(
         uses_moments=normalize.uses_moments,
         stochastic=output == "sample",
         prepare=batch.prepare,
-        layers=layers_of(network, task.num_features),
+        layers=layers,
     )
 
 
@@ -135,8 +144,7 @@ def blindness(task: Task, normalize: Normalizer) -> str | None:
 
 
 def _check(task: Task, output: str, convolutions: Convolutions, normalize: Normalizer) -> None:
-    if output not in get_args(Output):
-        raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}")
+    _checked_choice("output", output, Output)
     if output == "sample" and not task.discrete:
         raise ValueError(
             f"output sample draws one of several choices, and actions of {task.name} are none; "
@@ -147,6 +155,12 @@ def _check(task: Task, output: str, convolutions: Convolutions, normalize: Norma
         raise ValueError(blind)
     if convolutions:
         _check_image(task, convolutions)
+
+
+def _checked_choice(name: str, value: str, choices: Any) -> str:
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+    return value
 
 
 def _check_image(task: Task, convolutions: Convolutions) -> None:

@@ -1,5 +1,6 @@
 """A config, turned into what training needs: read it downward, task first."""
 
+import functools
 import warnings
 from enum import IntEnum
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Key
 
 from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations
 from nesht_jax.es import shaping
@@ -18,7 +20,8 @@ from nesht_jax.policy.policy import make_policy, unreachable
 from nesht_jax.run.config import Config
 from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept
 from nesht_jax.sparse.projection import Projection
-from nesht_jax.types import Evaluate, Moments, Policy, Task
+from nesht_jax.sparse.significance import with_phantoms
+from nesht_jax.types import Evaluate, Moments, Params, Policy, Task
 
 SHAPINGS = {
     "centered_rank": shaping.centered_rank,
@@ -55,6 +58,7 @@ class Experiment(NamedTuple):
         algorithm: what improves the params.
         projection: what makes params sparse, for evaluations between two thresholdings; None where
             the center is played as it is.
+        begin: generations whose center is played as it is, as none was thresholded yet.
         state: state before the first generation.
     """
 
@@ -62,6 +66,7 @@ class Experiment(NamedTuple):
     policy: Policy
     algorithm: Algorithm
     projection: Projection | None
+    begin: int
     state: State
 
 
@@ -77,6 +82,8 @@ def build(config: Config) -> Experiment:
     key = jax.random.key(config.seed, impl="threefry2x32")
     init_key, run_key = jax.random.split(key)
     params = policy.init(init_key)
+    if config.sparsity.method != "none" and config.sparsity.rule == "significance":
+        params = _with_phantoms(jax.random.fold_in(init_key, 1), params, policy)
     projection = build_projection(config.sparsity, policy.layers, params)
     if projection is not None:
         check_kept(config, task, projection, params)
@@ -86,11 +93,22 @@ def build(config: Config) -> Experiment:
         optimizer=build_optimizer(config, projection, params),
         mirrored=config.algorithm.mirrored,
         rank=config.algorithm.rank,
-        shaping=SHAPINGS[config.algorithm.shaping],
+        shaping=build_shaping(config),
+        explore=config.sparsity.explore,
     )
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
-    return Experiment(task, policy, algorithm, projection, state)
+    return Experiment(task, policy, algorithm, projection, config.sparsity.begin, state)
+
+
+def _with_phantoms(key: Key[Array, ""], params: Params, policy: Policy) -> Params:
+    """Params with the phantoms that rule significance judges by, alike the first kernel."""
+    if not policy.layers:
+        raise ValueError("rule significance needs a policy that tells of its layers")
+    like = functools.reduce(
+        lambda tree, name: tree[name], policy.layers[0].kernel.split("/"), params
+    )
+    return with_phantoms(key, params, like)
 
 
 def build_task(config: Config) -> Task:
@@ -103,6 +121,15 @@ def build_task(config: Config) -> Task:
     )
 
 
+def build_shaping(config: Config) -> shaping.Shaping:
+    """Makes the map from fitness to utility of a config."""
+    chosen = config.algorithm
+    shape = SHAPINGS[chosen.shaping]
+    if chosen.best_directions is None:
+        return shape
+    return shaping.best_directions(shape, chosen.best_directions)
+
+
 def build_training(config: Config, experiment: Experiment) -> Evaluate:
     """Makes what plays the population of a config."""
     algorithm = config.algorithm
@@ -113,6 +140,7 @@ def build_training(config: Config, experiment: Experiment) -> Evaluate:
         episodes_per_member=algorithm.episodes_per_member,
         action_noise=algorithm.action_noise,
         common_random_numbers=algorithm.common_random_numbers and algorithm.mirrored,
+        alive_bonus=algorithm.alive_bonus,
         num_envs=config.num_envs,
         seed=stream(config.seed, Stream.SIMULATOR),
     )
@@ -132,6 +160,7 @@ def build_policy(config: Config, task: Task) -> Policy:
         hidden=chosen.hidden,
         activation={"tanh": jnp.tanh, "relu": jax.nn.relu}[chosen.activation],
         output=chosen.output,
+        start=chosen.start,
         convolutions=CONVOLUTIONS[chosen.convolutions],
         normalize={
             "running": lambda: normalize.by_running_moments(chosen.clip),

@@ -59,11 +59,17 @@ class AlgorithmConfig(Section):
             convolutions rank 1 costs as much as full rank on a CPU.
         common_random_numbers: both signs of a perturbation start from the same reset.
         action_noise: standard deviation of Gaussian noise on actions while training.
+        alive_bonus: fitness holds what a task pays for each step alive, as Hopper's or Ant's reward
+            does; false leaves it out of training, as augmented random search does, so that standing
+            still earns nothing. Evaluations always hold it.
         sigma: standard deviation of the perturbations, in units of the weights.
         sigma_decay: factor of a decay of sigma; generation t, counted from 1, has
             sigma · sigma_decay^⌊(1 + t)/sigma_decay_every⌋.
         sigma_decay_every: generations between two decays.
         shaping: map from fitness to utility.
+        best_directions: mirrored perturbations that count, those whose better member is best; null:
+            all. With shaping standardize and optimizer sgd of learning rate 2 · sigma · α this is
+            augmented random search of step size α.
     """
 
     PREFIX = "algorithm."
@@ -73,21 +79,30 @@ class AlgorithmConfig(Section):
     rank: int | None = None
     common_random_numbers: bool = True
     action_noise: float = 0.0
+    alive_bonus: bool = True
     sigma: float = 0.1
     sigma_decay: float = 1.0
     sigma_decay_every: int = 50
     shaping: Literal[
         "centered_rank", "centered_rank_by_order", "standardize", "wierstra", "identity"
     ] = "centered_rank"
+    best_directions: int | None = None
 
     def _check(self) -> None:
         self._whole(1, "num_members", "episodes_per_member", "rank", "sigma_decay_every")
+        self._whole(1, "best_directions")
         self._finite(0.0, "action_noise")
         self._finite(0.0, "sigma", "sigma_decay", open_=True)
         if self.mirrored and self.num_members % 2:
             raise ValueError(
                 f"algorithm.num_members must be even if mirrored, got {self.num_members}; "
                 "add one, or set algorithm.mirrored to false"
+            )
+        directions = self.num_members // 2 if self.mirrored else 0
+        if self.best_directions is not None and self.best_directions > directions:
+            raise ValueError(
+                f"algorithm.best_directions must be at most {directions}, the mirrored directions "
+                f"of {self.num_members} members, got {self.best_directions}"
             )
 
 
@@ -97,37 +112,69 @@ class SparsityConfig(Section):
 
     Args:
         method: "hard_threshold" keeps the largest weights (NESHT); "none" keeps all (NES).
-        fraction: fraction β of the weights that is zeroed.
-        every: updates between two thresholdings: updates 1, 1 + every, 1 + 2·every, ... threshold.
+        unit: what is kept or zeroed as one: a "weight", or a "row": all weights of an input, or of
+            an input channel of filters, by their Euclidean norm.
+        fraction: fraction β of the weights, or rows, that is zeroed.
+        keep: number k of weights, or rows, that is kept, instead of a fraction; null: by fraction.
+        begin: updates before the first thresholding.
+        every: updates between two thresholdings: updates begin + 1, begin + 1 + every, ...
+            threshold.
+        explore: share of the dead weights that a generation perturbs, drawn anew in each. 1: all,
+            as NESHT does. Perturbed weights of irrelevant inputs make actions random, so where
+            inputs are many a tenth or less finds the relevant ones sooner.
         scope: which weights compete for the places: "all" together; those of one "layer", each with
             the same fraction; those of one kernel, with fractions by "erdos_renyi_kernel", biases
             left alone.
-        layers: layers that take part: first, last, or names as layer0; none means all.
+        layers: layers that take part: first, last, or names as layer0; none means all, and of rows
+            the first.
         exempt_bias: biases are never zeroed.
-        rule: "top_k" is exact; "stale_quantile" and "signed_quantile" reproduce published code.
+        rule: "top_k" is exact; "significance" finds how many to keep: those that chance does not
+            explain; "stale_quantile" and "signed_quantile" reproduce published code.
+        level: with rule significance, the share of what is kept that may be kept by chance.
         forget_moments: set the optimizer's moments of a weight to zero when the weight is zeroed,
             so that momentum does not bring it back; the next gradient may.
     """
 
     PREFIX = "sparsity."
     method: Literal["hard_threshold", "none"] = "hard_threshold"
+    unit: Literal["weight", "row"] = "weight"
     fraction: float = 0.9
+    keep: int | None = None
+    begin: int = 0
     every: int = 10
+    explore: float = 1.0
     scope: Literal["all", "layer", "erdos_renyi_kernel"] = "all"
     layers: tuple[str, ...] = ()
     exempt_bias: bool = False
-    rule: Literal["top_k", "stale_quantile", "signed_quantile"] = "top_k"
+    rule: Literal["top_k", "significance", "stale_quantile", "signed_quantile"] = "top_k"
+    level: float = 0.1
     forget_moments: bool = False
 
     def _check(self) -> None:
-        self._whole(1, "every")
+        self._whole(1, "every", "keep")
+        self._whole(0, "begin")
         if not 0 <= self.fraction < 1:
             raise ValueError(
                 f"sparsity.fraction must be in [0, 1), got {self.fraction}; to keep nothing makes "
                 "no policy"
             )
-        if self.scope == "erdos_renyi_kernel" and self.rule != "top_k":
-            raise ValueError(f"scope erdos_renyi_kernel goes with rule top_k, got {self.rule}")
+        if not 0 <= self.explore <= 1:
+            raise ValueError(f"sparsity.explore must be in [0, 1], got {self.explore}")
+        if not 0 < self.level < 1:
+            raise ValueError(f"sparsity.level must be in (0, 1), got {self.level}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuses options that exclude each other."""
+        if self.scope == "erdos_renyi_kernel":
+            if self.rule != "top_k":
+                raise ValueError(f"scope erdos_renyi_kernel goes with rule top_k, got {self.rule}")
+            if self.unit == "row" or self.keep is not None:
+                raise ValueError("scope erdos_renyi_kernel goes with unit weight and a fraction")
+        if self.rule.endswith("_quantile") and (self.unit == "row" or self.keep is not None):
+            raise ValueError(f"rule {self.rule} goes with unit weight and a fraction")
+        if self.rule == "significance" and self.keep is not None:
+            raise ValueError("rule significance finds how many to keep: leave sparsity.keep out")
 
 
 @dataclass(frozen=True)
@@ -149,6 +196,8 @@ class PolicyConfig(Section):
             numbers where there are none (so also scores of choices); "clip": clipped to the
             bounds; "tanh": in -1 ... 1 whatever the bounds (published MuJoCo code); "sample": a
             choice drawn from the softmax of the scores.
+        start: how the last layer begins: "normal", drawn at random, or "zero", so that every action
+            begins at the middle of its bounds.
     """
 
     PREFIX = "policy."
@@ -158,6 +207,7 @@ class PolicyConfig(Section):
     normalization: Literal["running", "observation", "virtual_batch", "none"] = "running"
     clip: float = 5.0
     output: Literal["scale", "clip", "tanh", "sample"] = "scale"
+    start: Literal["normal", "zero"] = "normal"
 
     def _check(self) -> None:
         for width in self.hidden:
@@ -226,7 +276,9 @@ class Config(Section):
         policy: the network.
         optimizer: what turns the gradient into a step.
         evaluation: evaluations while training.
-        generations: updates to do.
+        steps: useful environment steps to train for: the generation that reaches them is the last;
+            null: no limit.
+        generations: updates to do; null: as many as steps allow, or 100 if they have no limit.
         checkpoint_every: generations between two checkpoints.
         seed: seed of all that is drawn in the run.
         out: run folder; null makes one under runs/, named after the config.
@@ -242,14 +294,24 @@ class Config(Section):
     policy: PolicyConfig = PolicyConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    generations: int = 100
+    steps: int | None = None
+    generations: int | None = None
     checkpoint_every: int = 10
     seed: int = 0
     out: str | None = None
 
     def _check(self) -> None:
         self._whole(1, "horizon", "num_envs", "generations", "checkpoint_every")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
         self._whole(0, "distractors", "seed")
+
+    @property
+    def last_generation(self) -> int:
+        """The generation after which training ends, if no limit of steps ends it sooner."""
+        if self.generations is not None:
+            return self.generations
+        return 100 if self.steps is None else 2**31 - 1
 
     @property
     def method(self) -> str:
@@ -268,5 +330,5 @@ class Config(Section):
     @property
     def digest(self) -> str:
         """Hexadecimal digest of all that a resumed run may not change."""
-        kept = dataclasses.asdict(dataclasses.replace(self, generations=1, out=None))
+        kept = dataclasses.asdict(dataclasses.replace(self, generations=None, steps=None, out=None))
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nesht_jax.envs.suite import TaskOptions
@@ -108,7 +110,9 @@ def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array
     projection, params = experiment.projection, state.params
     if projection is None:
         return params, sparsity_of(mask_of(state.optimizer, params))
-    return projection(params), sparsity_of(projection.mask(params))
+    sparse = projection(params), sparsity_of(projection.mask(params))
+    dense = params, sparsity_of(None)
+    return jax.tree.map(partial(jnp.where, state.generation > experiment.begin), sparse, dense)
 
 
 class RunScore(NamedTuple):

@@ -20,9 +20,13 @@ from nesht_jax.types import Evaluate, HostEvaluate
 MOST_GENERATIONS_A_CALL = 64
 """Generations that one compiled call does, at most."""
 
-RunGenerations = Callable[[State, range], tuple[State, list[Row]]]
-"""``(state, numbers) -> (state, rows)``: the generations of these numbers, at most 64. Number 0
-updates nothing: it is there to be evaluated."""
+MOST_STEPS = 2**31 - 1
+"""Steps that no budget exceeds: more are none to be counted down."""
+
+RunGenerations = Callable[[State, range, int], tuple[State, list[Row]]]
+"""``(state, numbers, budget) -> (state, rows)``: the generations of these numbers, at most 64, up
+to the one that spends the budget of useful steps, which is evaluated. Number 0 updates nothing: it
+is there to be evaluated."""
 
 
 def make_run_generations(
@@ -49,29 +53,41 @@ def make_run_generations(
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def several(
-        state: State, first: Int[Array, ""], n: Int[Array, ""], dues: Bool[Array, " most"]
-    ) -> tuple[State, Any]:
+        state: State,
+        first: Int[Array, ""],
+        n: Int[Array, ""],
+        dues: Bool[Array, " most"],
+        budget: Int[Array, ""],
+    ) -> tuple[State, Any, Int[Array, ""]]:
         shapes = jax.eval_shape(lambda s: (generation(s)[1], evaluate_center(s)), state)
         results = jax.tree.map(lambda x: jnp.zeros((len(dues), *x.shape), x.dtype), shapes)
         no_info, no_evaluation = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-        def one(i: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
-            state, results = carry
+        def one(carry: tuple[State, Any, Any, Any]) -> tuple[State, Any, Any, Any]:
+            state, results, i, left = carry
             state, info = jax.lax.cond(first + i > 0, generation, lambda s: (s, no_info), state)
-            center = jax.lax.cond(dues[i], evaluate_center, lambda _: no_evaluation, state)
-            return state, jax.tree.map(lambda t, x: t.at[i].set(x), results, (info, center))
+            left = jnp.maximum(left - info.steps, 0)
+            is_due = dues[i] | (left == 0)
+            center = jax.lax.cond(is_due, evaluate_center, lambda _: no_evaluation, state)
+            results = jax.tree.map(lambda t, x: t.at[i].set(x), results, (info, center))
+            return state, results, i + 1, left
 
-        return jax.lax.fori_loop(0, n, one, (state, results))
+        start = state, results, jnp.int32(0), budget
+        state, results, done, _ = jax.lax.while_loop(lambda c: (c[2] < n) & (c[3] > 0), one, start)
+        return state, results, done
 
-    def run_generations(state: State, numbers: range) -> tuple[State, list[Row]]:
+    def run_generations(state: State, numbers: range, budget: int) -> tuple[State, list[Row]]:
         dues = np.zeros(MOST_GENERATIONS_A_CALL, bool)
         dues[: len(numbers)] = [due(number) for number in numbers]
-        state, results = several(state, np.int32(numbers[0]), np.int32(len(numbers)), dues)
-        results = jax.device_get(results)
+        places = np.int32(numbers[0]), np.int32(len(numbers))
+        left = np.int32(min(budget, MOST_STEPS))
+        state, results, done = several(state, *places, dues, left)
+        results, done = jax.device_get((results, done))
         rows = []
-        for i, number in enumerate(numbers):
+        for i, number in enumerate(numbers[:done]):
             info, center = jax.tree.map(lambda x, i=i: x[i], results)
-            told = (info if number else None, center if dues[i] else None)
+            budget -= int(info.steps)
+            told = (info if number else None, center if dues[i] or budget <= 0 else None)
             rows.append(_row(experiment, number, *told))
         return state, rows
 
@@ -87,15 +103,18 @@ def _on_host(
     algorithm = experiment.algorithm._replace(tell=jax.jit(experiment.algorithm.tell))
     generation = make_generation(algorithm, evaluate)
 
-    def run_generations(state: State, numbers: range) -> tuple[State, list[Row]]:
+    def run_generations(state: State, numbers: range, budget: int) -> tuple[State, list[Row]]:
         rows = []
         for number in numbers:
             info = None
             if number:
                 evaluate.seek(number - 1)
                 state, info = generation(state)
-            center = evaluate_center(state) if due(number) else None
+                budget -= int(info.steps)
+            center = evaluate_center(state) if due(number) or budget <= 0 else None
             rows.append(_row(experiment, number, info, center))
+            if budget <= 0:
+                break
         return state, rows
 
     return run_generations

@@ -3,12 +3,14 @@
 import inspect
 import warnings
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from nesht_jax.envs.catalog import nearest
+from nesht_jax.es.clipup import clipup
 from nesht_jax.run.config import Config, OptimizerConfig, SparsityConfig
 from nesht_jax.sparse.distribution import erdos_renyi_kernel
 from nesht_jax.sparse.hard_thresholding import masked_moments, sparsify
@@ -27,6 +29,10 @@ def build_projection(
     """
     if chosen.method == "none":
         return None
+    if chosen.unit == "row" and not chosen.layers:
+        if not layers:
+            raise ValueError("sparsity.unit row needs a policy that tells of its layers")
+        chosen = replace(chosen, layers=("first",))
     chosen_layers = _layers_named(chosen, layers)
     if chosen.scope == "erdos_renyi_kernel":
         if not chosen_layers:
@@ -35,8 +41,13 @@ def build_projection(
         weights = sum(layer.fan_in * layer.fan_out for layer in chosen_layers)
         keep = erdos_renyi_kernel(shapes, num_kept(weights, chosen.fraction))
         return make_projection(keep=keep, scope=_kernel_group(keep))
+    by_count = chosen.keep is not None
+    significance = chosen.rule == "significance"
     return make_projection(
-        sparsity=chosen.fraction,
+        sparsity=None if by_count or significance else chosen.fraction,
+        keep=chosen.keep,
+        level=chosen.level if significance else None,
+        unit=chosen.unit,
         scope=_layer_group(chosen, chosen_layers),
         exempt_bias=chosen.exempt_bias,
         rule=chosen.rule,
@@ -83,7 +94,7 @@ def check_kept(config: Config, task: Task, projection: Projection, params: Param
     """Warns where so few weights are kept that some action cannot depend on the observation."""
     lives = jax.tree.leaves(projection.mask(params))
     kept, total = sum(int(leaf.sum()) for leaf in lives), sum(leaf.size for leaf in lives)
-    if kept < task.num_actions:
+    if kept < task.num_actions and config.sparsity.keep is None:
         enough = max(0.0, 1 - task.num_actions / total)
         warnings.warn(
             f"sparsity.fraction {config.sparsity.fraction:g} keeps {kept} of {total} weights for "
@@ -93,14 +104,15 @@ def check_kept(config: Config, task: Task, projection: Projection, params: Param
 
 
 def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Lists the optimizers of the installed optax, by name."""
-    return {
+    """Lists the optimizers of the installed optax, and ``clipup``, by name."""
+    of_optax = {
         name: make
         for name, make in vars(optax).items()
         if name.islower()
         and inspect.isfunction(make)
         and next(iter(inspect.signature(make).parameters), None) == "learning_rate"
     }
+    return of_optax | {"clipup": clipup}
 
 
 def build_optimizer(
@@ -117,7 +129,7 @@ def build_optimizer(
     try:
         parts.append(optimizers()[chosen.name](chosen.learning_rate, **chosen.options))
         if projection is not None:
-            parts.append(sparsify(projection, every=config.sparsity.every))
+            parts.append(_sparsifying(config.sparsity, projection))
         optimizer = optax.chain(*parts)
         if projection is not None and config.sparsity.forget_moments:
             optimizer = masked_moments(optimizer)
@@ -125,6 +137,10 @@ def build_optimizer(
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"optimizer {chosen.name} cannot be used: {error}") from error
     return optimizer
+
+
+def _sparsifying(chosen: SparsityConfig, projection: Projection) -> optax.GradientTransformation:
+    return sparsify(projection, every=chosen.every, begin=chosen.begin)
 
 
 def _one_step(optimizer: optax.GradientTransformation, params: Params) -> Params:
@@ -136,7 +152,7 @@ def _check_optimizer(chosen: OptimizerConfig) -> None:
     known = optimizers()
     if chosen.name not in known:
         raise ValueError(
-            f"optimizer.name: optax has no optimizer {chosen.name!r}; {nearest(chosen.name, known)}"
+            f"optimizer.name: there is no optimizer {chosen.name!r}; {nearest(chosen.name, known)}"
         )
     valid = [p for p in inspect.signature(known[chosen.name]).parameters if p != "learning_rate"]
     for option in chosen.options:

@@ -54,18 +54,19 @@ class Display:
     RATE_WINDOW = 20
     """Generations over which steps per second are averaged."""
 
-    def __init__(self, console: Console, *, total: int, rows: list[Row]) -> None:
-        self._console = console
+    def __init__(
+        self, console: Console, *, total: int | None, by_steps: bool, rows: list[Row]
+    ) -> None:
+        self._console, self._by_steps, self._steps = console, by_steps, 0
         self._bar = Progress(
-            TextColumn("generation"),
+            TextColumn("step" if by_steps else "generation"),
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
             TextColumn("time left"),
             TimeRemainingColumn(),
             console=console,
         )
-        done = max((row.generation for row in rows), default=0)
-        self._task = self._bar.add_task("", total=total, completed=done)
+        self._task = self._bar.add_task("", total=total)
         self._evaluation: EvaluationRow | None = None
         self._population: Row | None = None
         self._failed = self._skipped = self._dropped = 0
@@ -87,7 +88,6 @@ class Display:
         """Shows one more row."""
         self._take(row)
         self._recent.append((time.monotonic(), row))
-        self._bar.update(self._task, completed=row.generation)
         if self._console.is_terminal:
             self._live.update(self._two_lines(self._line()))
         elif row.evaluation is not None:
@@ -99,6 +99,8 @@ class Display:
         return Group(self._bar, Text(line, no_wrap=True, overflow="ellipsis"))
 
     def _take(self, row: Row) -> None:
+        self._steps += row.steps
+        self._bar.update(self._task, completed=self._steps if self._by_steps else row.generation)
         self._evaluation = row.evaluation or self._evaluation
         self._population = row if row.fitness_std is not None or row.failed else self._population
         self._failed += row.failed

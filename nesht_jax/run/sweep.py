@@ -64,8 +64,10 @@ def trained(config: Config, *, console: Console | None = None) -> Result:
     result = train(config, resume=is_run, console=console)
     if result.interrupted:
         raise Interrupted(128 + result.interrupted)
-    if (done := int(result.state.generation)) > config.generations:
-        raise ValueError(f"{config.folder} has {done} generations, more than {config.generations}")
+    if (done := int(result.state.generation)) > config.last_generation:
+        raise ValueError(
+            f"{config.folder} has {done} generations, more than {config.last_generation}"
+        )
     return result
 
 
@@ -73,5 +75,5 @@ def _check_same(saved: Config, asked: Config) -> None:
     if saved.digest == asked.digest:
         return
     changed = [n for n in leaves(Config) if attrgetter(n)(saved) != attrgetter(n)(asked)]
-    names = ", ".join(name for name in changed if name not in ("generations", "out"))
+    names = ", ".join(name for name in changed if name not in ("generations", "steps", "out"))
     raise ValueError(f"run folder {asked.folder} holds a run of other settings: {names}")

@@ -4,6 +4,7 @@
 ``train`` is both.
 """
 
+import math
 import os
 import tempfile
 import time
@@ -27,6 +28,7 @@ from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import make_evaluate_center, projected
 from nesht_jax.run.generations import (
     MOST_GENERATIONS_A_CALL,
+    MOST_STEPS,
     RunGenerations,
     make_run_generations,
 )
@@ -99,7 +101,9 @@ class Run:
             checkpoints.save(state)
             metrics = Metrics(folder, generation=int(state.generation))
             stack.callback(metrics.close)
-            display = Display(console, total=config.generations, rows=metrics.rows)
+            by_steps = config.generations is None and config.steps is not None
+            total = config.steps if by_steps else config.last_generation
+            display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
                 state, done = self._loop(state, checkpoints, metrics, display, stop)
         result = Result(folder, state, metrics.rows, None if done else stop.asked)
@@ -114,27 +118,30 @@ class Run:
         display: Display,
         stop: Stop,
     ) -> tuple[State, bool]:
-        """The state at the end, and whether all generations are done."""
+        """The state at the end, and whether all is done."""
         config = self._config
+        left = (config.steps or math.inf) - sum(row.steps for row in metrics.rows)
         generation = int(state.generation)
         # the state alone says where to go on; row 0, the evaluation before training, may be missing
         number = generation + 1 if generation or metrics.rows else 0
         calls = 1
-        while number <= config.generations and not stop.asked:
+        while number <= config.last_generation and left > 0 and not stop.asked:
             to_checkpoint = 1 + -number % config.checkpoint_every
-            end = min(config.generations, number + min(calls, to_checkpoint) - 1)
+            end = min(config.last_generation, number + min(calls, to_checkpoint) - 1)
+            budget = int(min(left, MOST_STEPS))
             started = time.monotonic()
-            state, rows = self._run_generations(state, range(number, end + 1))
+            state, rows = self._run_generations(state, range(number, end + 1), budget)
             seconds = (time.monotonic() - started) / len(rows)
             calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
             for row in rows:
                 metrics.append(row._replace(seconds=seconds))
                 display.update(metrics.rows[-1])
+            end, left = rows[-1].generation, left - sum(row.steps for row in rows)
             if end and end % config.checkpoint_every == 0:
                 checkpoints.save(state)
             number = end + 1
         checkpoints.save(state)
-        return state, number > config.generations
+        return state, number > config.last_generation or left <= 0
 
 
 @pinned()
@@ -156,7 +163,7 @@ def start(config: Config, *, resume: bool = False) -> Run:
     evaluate_center, close_center = make_evaluate_center(config, experiment)
 
     def due(number: int) -> bool:
-        return number % config.evaluation.every == 0 or number == config.generations
+        return number % config.evaluation.every == 0 or number == config.last_generation
 
     def close() -> None:
         close_center()

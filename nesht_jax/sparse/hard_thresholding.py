@@ -1,6 +1,7 @@
 """Hard thresholding as an optax transformation: θ_{t+1} = H_k(θ_{t+½})."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
-from nesht_jax.sparse.projection import Projection, Rule, Scope, make_projection
+from nesht_jax.sparse.projection import Projection, Rule, Scope, Unit, make_projection
 from nesht_jax.sparse.top_k import Count, Share, checked_count
 from nesht_jax.types import Params, SparseState, mask_of
 
@@ -17,10 +18,13 @@ def hard_thresholding(
     *,
     sparsity: Share | None = None,
     keep: Count | Mapping[Any, Count] | None = None,
+    level: Share | None = None,
     every: Count = 1,
+    begin: int = 0,
     scope: Scope = "all",
     exempt_bias: bool = False,
     rule: Rule | str = "top_k",
+    unit: Unit | str = "weight",
 ) -> optax.GradientTransformation:
     """Makes the last transformation of an optimizer chain: ``params + updates`` becomes k-sparse.
 
@@ -33,8 +37,10 @@ def hard_thresholding(
     Args:
         sparsity: β, the fraction zeroed of each group; k = d - floor(β d).
         keep: k itself, the number of weights kept of each group, instead of β; or k by group.
-        every: number of updates from one thresholding to the next; updates 1, 1 + every,
-            1 + 2·every, … threshold, the others are left as they are.
+        level: q, with rule ``"significance"``: the share of the kept that may be kept by chance.
+        every: number of updates from one thresholding to the next; updates begin + 1,
+            begin + 1 + every, … threshold, the others are left as they are.
+        begin: number of updates before the first thresholding.
         scope: group of weights that compete for k. ``"all"``: all weights; ``"layer"``: those of
             one layer, whose group is the leaf's path but its last name; or a function from a leaf's
             path, a tuple of names, to its group, ``None`` to leave the leaf alone.
@@ -42,7 +48,12 @@ def hard_thresholding(
         rule: name of the rule that sets the threshold. ``"top_k"``: magnitudes of θ_{t+½}, exactly
             (the paper). ``"stale_quantile"``: the β-quantile of |θ_t|, applied to θ_{t+½}
             (published MuJoCo code). ``"signed_quantile"``: the β-quantile of θ_{t+½} *with its
-            signs*, so that only about 2β - 1 is zeroed (published Atari code).
+            signs*, so that only about 2β - 1 is zeroed (published Atari code). ``"significance"``:
+            those too large for chance, of which phantoms tell, see ``significance``; where none is,
+            nothing is thresholded, and evidence gathers until the next time.
+        unit: what lives or dies as one. ``"weight"``; or ``"row"``: all weights of an input, in
+            filters of an input channel, by their Euclidean norm; k counts inputs then, and vectors,
+            as biases, are left alone.
 
     Raises:
         ValueError: unless exactly one of ``sparsity`` and ``keep`` is given, ``sparsity`` is in
@@ -53,13 +64,22 @@ def hard_thresholding(
     Reference: Gao et al. 2024 (arXiv 2405.01615), θ_{t+1} = H_k(θ_{t+½}).
     """
     projection = make_projection(
-        sparsity=sparsity, keep=keep, scope=scope, exempt_bias=exempt_bias, rule=rule
+        sparsity=sparsity,
+        keep=keep,
+        level=level,
+        scope=scope,
+        exempt_bias=exempt_bias,
+        rule=rule,
+        unit=unit,
     )
-    return sparsify(projection, every=every)
+    return sparsify(projection, every=every, begin=begin)
 
 
-def sparsify(projection: Projection, *, every: Count = 1) -> optax.GradientTransformation:
-    """Makes the transformation that applies a projection to updates 1, 1 + every, 1 + 2·every, ….
+def sparsify(
+    projection: Projection, *, every: Count = 1, begin: int = 0
+) -> optax.GradientTransformation:
+    """Makes the transformation that applies a projection to updates begin + 1, begin + 1 + every,
+    begin + 1 + 2·every, ….
 
     Its state's mask is that of the last update: all weights live where it did not threshold, as
     then all of them moved.
@@ -70,7 +90,8 @@ def sparsify(projection: Projection, *, every: Count = 1) -> optax.GradientTrans
 
     def init_fn(params: Params) -> SparseState:
         jax.eval_shape(projection.mask, params)  # what cannot be thresholded is refused here
-        return SparseState(jnp.zeros((), jnp.int32), _all_alive(params))
+        support = projection.support(jax.tree.map(jnp.asarray, params))
+        return SparseState(jnp.zeros((), jnp.int32), _all_alive(params), support)
 
     def update_fn(
         updates: Params, state: Any, params: Params | None = None
@@ -79,20 +100,22 @@ def sparsify(projection: Projection, *, every: Count = 1) -> optax.GradientTrans
             raise ValueError("hard_thresholding needs params: update(updates, state, params)")
         steps, before = jax.tree.map(jnp.asarray, (updates, params))
 
-        def threshold() -> tuple[Params, Params]:
-            mask = projection.mask(optax.apply_updates(before, steps), before)
-            return jax.tree.map(_step, steps, before, mask), mask
+        def threshold() -> tuple[Params, Params, Params]:
+            mask, decided = projection.decide(optax.apply_updates(before, steps), before)
+            support = jax.tree.map(partial(jnp.where, decided), mask, state.support)
+            return jax.tree.map(_step, steps, before, mask), mask, support
 
-        def leave() -> tuple[Params, Params]:
+        def leave() -> tuple[Params, Params, Params]:
             alive = _all_alive(before)
-            return jax.tree.map(_step, steps, before, alive), alive
+            return jax.tree.map(_step, steps, before, alive), alive, state.support
 
-        if isinstance(period, int) and period == 1:
-            updates, mask = threshold()
+        if isinstance(period, int) and period == 1 and begin == 0:
+            updates, mask, support = threshold()
         else:
-            is_due = state.updates % jnp.asarray(period, jnp.int32) == 0
-            updates, mask = jax.lax.cond(is_due, threshold, leave)
-        return updates, SparseState(state.updates + 1, mask)
+            after = state.updates - begin
+            is_due = (after >= 0) & (after % jnp.asarray(period, jnp.int32) == 0)
+            updates, mask, support = jax.lax.cond(is_due, threshold, leave)
+        return updates, SparseState(state.updates + 1, mask, support)
 
     return optax.GradientTransformation(init_fn, update_fn)
 

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
+from nesht_jax.sparse.significance import benjamini_hochberg, p_values
 from nesht_jax.sparse.top_k import (
     Count,
     Share,
@@ -18,13 +19,31 @@ from nesht_jax.sparse.top_k import (
     top_k_mask,
     zero_dead,
 )
-from nesht_jax.types import Params
+from nesht_jax.types import Params, is_phantom
 
-Rule = Literal["top_k", "stale_quantile", "signed_quantile"]
+Rule = Literal["top_k", "stale_quantile", "signed_quantile", "significance"]
+Unit = Literal["weight", "row"]
 GroupOf = Callable[[tuple[str, ...]], Hashable | None]
 Scope = Literal["all", "layer"] | str | GroupOf
 
 SCOPES: dict[str, GroupOf] = {"all": lambda path: "all", "layer": lambda path: path[:-1]}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Leaves whose weights compete for the places.
+
+    Attributes:
+        name: what ``Projection.group_of`` calls it.
+        after: leaves of θ_{t+½}, after the step.
+        before: the same leaves of θ_t.
+        phantoms: all phantoms of θ_{t+½}, in one vector.
+    """
+
+    name: Hashable
+    after: list[Array]
+    before: list[Array]
+    phantoms: Float[Array, " phantoms"]
 
 
 @dataclass(frozen=True)
@@ -33,17 +52,27 @@ class Projection:
 
     Attributes:
         group_of: path of a leaf -> group of leaves whose weights compete; None leaves it dense.
-        kept: (group, its leaves of θ_{t+½}, its leaves of θ_t) -> masks of these leaves.
+        kept: group -> masks of its leaves.
+        unit: what lives or dies as one.
+        guarded: whether a group none of whose weights would live is left as it is.
     """
 
     group_of: GroupOf
-    kept: Callable[[Hashable, list[Array], list[Array]], list[Bool[Array, "..."]]]
+    kept: Callable[[Group], list[Bool[Array, "..."]]]
+    unit: str = "weight"
+    guarded: bool = False
 
     def __call__(self, params: Params) -> Params:
         return zero_dead(params, self.mask(params))
 
     def mask(self, params: Params, before: Params | None = None) -> Params:
-        """Says which weights live.
+        """Says which weights live: the first result of ``decide``."""
+        return self.decide(params, before)[0]
+
+    def decide(
+        self, params: Params, before: Params | None = None
+    ) -> tuple[Params, Bool[Array, ""]]:
+        """Says which weights live, and whether that was decided.
 
         Args:
             params: θ_{t+½}, the params after the step.
@@ -51,66 +80,150 @@ class Projection:
                 ``params``.
 
         Returns:
-            Pytree like ``params`` of bool arrays, all True in leaves outside every group.
+            Pytree like ``params`` of bool arrays, all True in leaves outside every group and False
+            of phantoms; or all True, and False, where the rule found nothing to keep.
 
         Raises:
-            ValueError: if ``keep`` lacks a group of these params.
+            ValueError: if ``keep`` lacks a group of these params, or phantoms are missing.
             TypeError: if a leaf of a group is not floating-point.
         """
         paths, treedef = jax.tree_util.tree_flatten_with_path(params)
         after = [jnp.asarray(leaf) for _, leaf in paths]
         earlier = after if before is None else list(map(jnp.asarray, jax.tree.leaves(before)))
+        phantom = [is_phantom(path) for path, _ in paths]
+        told = [leaf.ravel() for leaf, is_one in zip(after, phantom, strict=True) if is_one]
+        phantoms = jnp.concatenate([jnp.zeros(0, jnp.float32), *told])
         groups: dict[Hashable, list[int]] = {}
-        for i, (path, _) in enumerate(paths):
-            if (group := self.group_of(_names(path))) is not None:
-                groups.setdefault(group, []).append(i)
-        masks = [jnp.ones_like(leaf, bool) for leaf in after]
-        for group, places in groups.items():
-            kept = self.kept(group, [after[i] for i in places], [earlier[i] for i in places])
+        for i, (path, leaf) in enumerate(paths):
+            if not phantom[i] and (name := self._group(_names(path), leaf)) is not None:
+                groups.setdefault(name, []).append(i)
+        masks = [jnp.full_like(x, not dies, bool) for x, dies in zip(after, phantom, strict=True)]
+        decided = jnp.asarray(True)
+        for name, places in groups.items():
+            group = Group(name, [after[i] for i in places], [earlier[i] for i in places], phantoms)
+            kept = self.kept(group)
+            if self.guarded:
+                decided &= jnp.stack([mask.any() for mask in kept]).any()
             for i, mask in zip(places, kept, strict=True):
                 masks[i] = mask
-        return jax.tree.unflatten(treedef, masks)
+        if self.guarded:
+            masks = [mask | ~decided for mask in masks]
+        return jax.tree.unflatten(treedef, masks), decided
+
+    def support(self, params: Params) -> Params:
+        """Says which weights live before the first decision: of the groups those that are not 0."""
+        paths, treedef = jax.tree_util.tree_flatten_with_path(params)
+        support = [
+            leaf != 0 if self._group(_names(path), leaf) is not None else jnp.ones_like(leaf, bool)
+            for path, leaf in paths
+        ]
+        return jax.tree.unflatten(treedef, support)
+
+    def _group(self, names: tuple[str, ...], leaf: Any) -> Hashable | None:
+        """Group of a leaf; a vector has no rows."""
+        return self.group_of(names) if self.unit == "weight" or jnp.ndim(leaf) > 1 else None
 
 
 def make_projection(
     *,
     sparsity: Share | None = None,
     keep: Count | Mapping[Any, Count] | None = None,
+    level: Share | None = None,
     scope: Scope = "all",
     exempt_bias: bool = False,
     rule: Rule | str = "top_k",
+    unit: Unit | str = "weight",
 ) -> Projection:
     """Makes the operator that ``hard_thresholding`` applies; see there for the arguments."""
-    if (sparsity is None) == (keep is None):
-        raise ValueError(f"give sparsity or keep, one of them; got {sparsity=}, {keep=}")
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+    _check(sparsity, keep, level, rule, unit)
     group_of = _grouping(scope, exempt_bias)
+    if rule == "significance":
+        return Projection(group_of, _significance(level, unit), unit, guarded=True)
     if keep is not None:
-        if rule != "top_k":
-            raise ValueError(f"rule {rule!r} is a quantile: give sparsity instead of keep")
-        return Projection(group_of, _top_k(_keeps(keep)))
+        return Projection(group_of, _top_k(_keeps(keep), unit), unit)
     fraction = checked_sparsity(sparsity)
     if rule == "top_k":
-        return Projection(group_of, _top_k(_keeps_fraction(fraction)))
+        return Projection(group_of, _top_k(_keeps_fraction(fraction), unit), unit)
     return Projection(group_of, _quantile(fraction, stale=rule == "stale_quantile"))
 
 
-def _top_k(k_of: Callable[[Hashable, int], Count]):
-    def kept(group: Hashable, after: list[Array], before: list[Array]) -> list[Array]:
-        return top_k_mask(after, k_of(group, sum(leaf.size for leaf in after)))
+def _check(sparsity: Any, keep: Any, level: Any, rule: str, unit: str) -> None:
+    if rule not in get_args(Rule):
+        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+    if unit not in get_args(Unit):
+        raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, got {unit!r}")
+    if rule == "significance":
+        if level is None or sparsity is not None or keep is not None:
+            raise ValueError(
+                "rule significance finds how many to keep: give level, and neither sparsity nor "
+                f"keep; got {level=}, {sparsity=}, {keep=}"
+            )
+        if isinstance(level, int | float) and not 0 < level < 1:
+            raise ValueError(f"level must be in (0, 1), got {level}")
+        return
+    if level is not None:
+        raise ValueError(f"level goes with rule significance, got {level} with rule {rule}")
+    if (sparsity is None) == (keep is None):
+        raise ValueError(f"give sparsity or keep, one of them; got {sparsity=}, {keep=}")
+    if keep is not None and rule != "top_k":
+        raise ValueError(f"rule {rule!r} is a quantile: give sparsity instead of keep")
+    if unit == "row" and rule != "top_k":
+        raise ValueError(f"rule {rule!r} is of weights: rows go with top_k or significance")
+
+
+Kept = Callable[[Group], list[Bool[Array, "..."]]]
+
+
+def _top_k(k_of: Callable[[Hashable, int], Count], unit: str) -> Kept:
+    def kept(group: Group) -> list[Array]:
+        scores = group.after if unit == "weight" else [_row_norms(x) for x in group.after]
+        masks = top_k_mask(scores, k_of(group.name, sum(score.size for score in scores)))
+        return _spread(masks, group.after)
 
     return kept
 
 
-def _quantile(sparsity: Share, stale: bool):
+def _significance(level: Any, unit: str) -> Kept:
+    """Keeps the units whose energy is too large for that of as many phantoms."""
+
+    def kept(group: Group) -> list[Array]:
+        if not group.phantoms.size:
+            raise ValueError("rule significance needs phantoms: see sparse.significance")
+        wide = [leaf.astype(jnp.float32) for leaf in group.after]
+        energies = [jnp.square(x) if unit == "weight" else _row_norms(x) ** 2 for x in wide]
+        sizes = [jnp.full(e.size, x.size / e.size) for e, x in zip(energies, wide, strict=True)]
+        energy = jnp.concatenate([e.ravel() for e in energies])
+        p = p_values(energy, jnp.concatenate(sizes), group.phantoms)
+        rejected = benjamini_hochberg(p, level)
+        ends = [sum(e.size for e in energies[: i + 1]) for i in range(len(energies))]
+        parts = jnp.split(rejected, ends[:-1])
+        masks = [part.reshape(e.shape) for part, e in zip(parts, energies, strict=True)]
+        return _spread(masks, group.after)
+
+    return kept
+
+
+def _row_norms(kernel: Float[Array, "rows ..."]) -> Float[Array, " rows"]:
+    """‖W_r‖₂ of the weights that read input r, or channel r."""
+    return jnp.sqrt(jnp.sum(jnp.square(kernel), axis=tuple(range(1, kernel.ndim))))
+
+
+def _spread(masks: list[Array], leaves: list[Array]) -> list[Bool[Array, "..."]]:
+    """Masks of units as masks of the weights in them."""
+    return [
+        jnp.broadcast_to(m.reshape(m.shape + (1,) * (x.ndim - m.ndim)), x.shape)
+        for m, x in zip(masks, leaves, strict=True)
+    ]
+
+
+def _quantile(sparsity: Share, stale: bool) -> Kept:
     """The published codes' rules: the bar is the β-quantile of |θ_t|, or of θ_{t+½} signed."""
 
-    def kept(group: Hashable, after: list[Array], before: list[Array]) -> list[Array]:
-        chosen = [jnp.abs(x) for x in before] if stale else after
+    def kept(group: Group) -> list[Array]:
+        chosen = [jnp.abs(x) for x in group.before] if stale else group.after
         bar = jnp.quantile(jnp.concatenate([x.ravel() for x in chosen]), sparsity)
         # not >=: among NaN the bar is NaN, which must not zero the policy
-        return [~(jnp.abs(x) < bar) for x in after]
+        return [~(jnp.abs(x) < bar) for x in group.after]
 
     return kept
 

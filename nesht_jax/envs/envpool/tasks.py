@@ -12,10 +12,25 @@ from jaxtyping import Float, Real, UInt8
 
 from nesht_jax.envs.host import normals, uniform_bytes
 from nesht_jax.envs.simulator import refusals, refuse_unknown
-from nesht_jax.envs.suite import TaskOptions
+from nesht_jax.envs.suite import TaskOptions, alive_bonus
 from nesht_jax.types import Task
 
 _MUJOCO, _ATARI = "envpool.mujoco.gym", "envpool.atari"
+_SMALL = {
+    "envpool.classic_control": (
+        "Acrobot-v1",
+        "CartPole-v1",
+        "MountainCar-v0",
+        "MountainCarContinuous-v0",
+        "Pendulum-v1",
+    ),
+    "envpool.box2d": (
+        "BipedalWalker-v3",
+        "BipedalWalkerHardcore-v3",
+        "LunarLander-v3",
+        "LunarLanderContinuous-v3",
+    ),
+}
 
 _OWNED = ("num_envs", "batch_size", "seed", "env_seed", "max_episode_steps", "base_path")
 _OWNED_OF_ATARI = ("episodic_life", "zero_discount_on_life_loss", "task", "max_num_players")
@@ -51,11 +66,14 @@ class Simulator(NamedTuple):
 
 
 def names() -> list[str]:
-    """Lists Gymnasium's MuJoCo v4 and v5, and the Atari games, of the installed envpool."""
+    """Lists Gymnasium's MuJoCo v4 and v5, its classic control and Box2D tasks that show features,
+    and the Atari games, of the installed envpool."""
     return sorted(
         task
         for task, (module, *_) in registry.specs.items()
-        if module == _ATARI or (module == _MUJOCO and task.endswith(("-v4", "-v5")))
+        if module == _ATARI
+        or (module == _MUJOCO and task.endswith(("-v4", "-v5")))
+        or task in _SMALL.get(module, ())
     )
 
 
@@ -65,20 +83,29 @@ def make(name: str, options: TaskOptions) -> Task:
     Raises:
         ValueError: if there is no such option, it has no such value, or the suite itself sets it.
     """
-    return _atari(name, options) if registry.specs[name][0] == _ATARI else _mujoco(name, options)
+    return _atari(name, options) if registry.specs[name][0] == _ATARI else _plain(name, options)
 
 
-def _mujoco(name: str, options: TaskOptions) -> Task:
+def _plain(name: str, options: TaskOptions) -> Task:
+    """A task that shows features: MuJoCo, classic control or Box2D."""
     made = _checked(name, options, own={}, owned=_OWNED)
     observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
+    discrete = not hasattr(actions, "low")
+    if discrete:
+        high = np.full(int(actions.n), np.inf, np.float32)
+        low, act = -high, _highest
+    else:
+        low, high = actions.low.astype(np.float32), actions.high.astype(np.float32)
+        act = functools.partial(_bounded, low=actions.low, high=actions.high)
     return Task(
         name=f"envpool/{name}",
         options=options,
         observation_size=observations.shape[0],
-        action_low=actions.low.astype(np.float32),
-        action_high=actions.high.astype(np.float32),
-        discrete=False,
+        action_low=low,
+        action_high=high,
+        discrete=discrete,
         horizon=made.config.max_episode_steps,
+        alive_bonus=alive_bonus(name, getattr(made.config, "healthy_reward", None)),
         simulator=Simulator(
             name=name,
             options=options,
@@ -87,7 +114,7 @@ def _mujoco(name: str, options: TaskOptions) -> Task:
             scale=1.0,
             show=_features,
             distractors=normals,
-            act=functools.partial(_bounded, low=actions.low, high=actions.high),
+            act=act,
         ),
     )
 

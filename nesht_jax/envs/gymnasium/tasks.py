@@ -10,7 +10,7 @@ from gymnasium.envs.registration import load_env_creator
 from nesht_jax.envs.gymnasium.simulator import MODES, Simulator
 from nesht_jax.envs.gymnasium.spaces import action_bounds, misfits
 from nesht_jax.envs.simulator import refusals, refuse_unknown
-from nesht_jax.envs.suite import TaskOptions
+from nesht_jax.envs.suite import TaskOptions, alive_bonus
 from nesht_jax.types import Task
 
 OWN_OPTIONS = ("vectorization_mode", "scaled", "reset_options", "keys")
@@ -71,7 +71,7 @@ def make(name: str, options: TaskOptions) -> Task:
             fixed number of features, or of scores.
     """
     task = f"gymnasium/{name}"
-    _check_options(task, name, options)
+    defaults = _check_options(task, name, options)
     simulator = Simulator(
         name,
         options={key: value for key, value in options.items() if key not in OWN_OPTIONS},
@@ -91,12 +91,14 @@ def make(name: str, options: TaskOptions) -> Task:
         discrete=isinstance(acts, spaces.Discrete),
         horizon=gymnasium.registry[name].max_episode_steps,
         image_shape=simulator.layout.image_shape,
+        alive_bonus=alive_bonus(name, (defaults | options).get("healthy_reward")),
         feature_names=simulator.layout.names,
         simulator=simulator,
     )
 
 
-def _check_options(task: str, name: str, options: TaskOptions) -> None:
+def _check_options(task: str, name: str, options: TaskOptions) -> TaskOptions:
+    """The environment's own options with their defaults."""
     mode = options.get("vectorization_mode", MODES[0])
     if mode not in MODES:
         raise ValueError(
@@ -115,11 +117,13 @@ def _check_options(task: str, name: str, options: TaskOptions) -> None:
     if isinstance(creator, str):
         with refusals(task, {}):
             creator = load_env_creator(creator)
-    parameters = inspect.signature(creator).parameters.values() if creator else []
+    parameters = list(inspect.signature(creator).parameters.values()) if creator else []
     valid = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     takes_any = list(options) if len(valid) < len(parameters) else []
     known = {*OWN_OPTIONS, "disable_env_checker", *valid, *takes_any} - set(_OWNED)
     refuse_unknown(task, options, sorted(known))
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults | gymnasium.registry[name].kwargs
 
 
 def _checked_spaces(

@@ -12,6 +12,7 @@ from nesht_jax.report.human import human_normalized
 from nesht_jax.report.rows import EvaluationRow
 from nesht_jax.run.config import Config
 from nesht_jax.run.train import Result
+from nesht_jax.types import is_phantom
 
 FILES = {
     "learning curve": "learning_curve.png",
@@ -30,10 +31,13 @@ def conclude(console: Console, config: Config, result: Result) -> None:
             f"go on with: nesht train --resume {_quoted(result.folder)}",
         )
         return
-    table = Table(title=f"{escape(config.task)} after {generation} generations", show_header=False)
+    steps = sum(row.steps for row in result.rows)
+    title = f"{escape(config.task)} after {generation} generations, {steps:,} steps"
+    table = Table(title=title, show_header=False)
     evaluations = [row.evaluation for row in result.rows if row.evaluation is not None]
     if evaluations:
-        weights = sum(leaf.size for leaf in jax.tree.leaves(result.state.params))
+        paths = jax.tree_util.tree_flatten_with_path(result.state.params)[0]
+        weights = sum(leaf.size for path, leaf in paths if not is_phantom(path))
         for what, value in _learned(config, evaluations[-1], weights):
             table.add_row(what, escape(value))
     for what, name in FILES.items():
@@ -47,11 +51,10 @@ def conclude(console: Console, config: Config, result: Result) -> None:
         if count:
             _say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
     _say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
-    _say(
-        console,
-        f"Train it further: nesht train --resume {_quoted(result.folder)} "
-        f"--generations {2 * generation}",
+    more = (
+        f"--generations {2 * generation}" if config.steps is None else f"--steps {2 * config.steps}"
     )
+    _say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
 
 
 def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[str, str]]:

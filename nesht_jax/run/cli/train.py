@@ -3,7 +3,7 @@
   nesht train CartPole-v1                      a task by name, in the best suite on this machine
   nesht train quickstart                       settings that come with the package
   nesht train mine.yaml paper --seed 3         YAML files and presets, merged from left to right
-  nesht train --resume RUN [--generations N]   goes on with a run
+  nesht train --resume RUN [--steps N]         goes on with a run
 
 Options win over files. A task that is named without settings and task_options gets its tuned
 settings, if there are any.
@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with the run in this folder, by its own config; only generations may change",
+        help="go on with the run in this folder, by its own config; only generations and steps may "
+        "change",
     )
     add_config_options(parser)
 
@@ -115,15 +116,17 @@ def _settings_file(word: str) -> Path | None:
 
 
 def _continued(folder: Path, given: argparse.Namespace) -> Config:
-    """The config of a run, with the number of generations that is asked for."""
+    """The config of a run, with the generations or steps that are asked for."""
     saved = read_config(folder)
     if given.settings:
         raise ValueError(f"a resumed run keeps its config; got {', '.join(given.settings)}")
     asked = make_config(merge(dataclasses.asdict(saved), given_settings(given)))
     changed = [name for name in leaves(Config) if _value(saved, name) != _value(asked, name)]
-    if [name for name in changed if name != "generations"]:
+    if [name for name in changed if name not in ("generations", "steps")]:
         names = ", ".join(changed)
-        raise ValueError(f"a resumed run keeps its config but for generations; got {names}")
+        raise ValueError(
+            f"a resumed run keeps its config but for generations and steps; got {names}"
+        )
     return asked
 
 
