@@ -323,13 +323,13 @@ class SparseState(NamedTuple):
     Attributes:
         updates: updates done.
         mask: pytree like params; True where a weight lives.
-        support: pytree like params; True where a weight lived when it was last decided. Between two
-            decisions dead weights may move, and so live, outside the support.
+        support: pytree like params; True where a weight may move: those that lived when it was last
+            decided, and those that are tried until the next time. None: all may.
     """
 
     updates: Int[Array, ""]
     mask: Params
-    support: Params
+    support: Params | None = None
 
 
 def is_phantom(path: tuple[Any, ...]) -> bool:
@@ -346,7 +346,7 @@ def mask_of(optimizer_state: Any, params: Params) -> Params | None:
 
 
 def support_of(optimizer_state: Any, params: Params) -> Params | None:
-    """Reads the support from the state of an optimizer chain, as ``mask_of`` reads the mask."""
+    """Reads which weights a search may move from the state of an optimizer chain; None: all."""
     return _all_of(optimizer_state, params, lambda state: state.support)
 
 
@@ -359,7 +359,7 @@ def _all_of(
     masks = [
         dict(jax.tree_util.tree_flatten_with_path(part(node))[0])
         for node in jax.tree.leaves(optimizer_state, is_leaf=is_sparse)
-        if is_sparse(node)
+        if is_sparse(node) and part(node) is not None
     ]
     if not masks:
         return None

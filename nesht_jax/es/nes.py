@@ -107,7 +107,6 @@ def nesht(
     mirrored: bool = True,
     rank: int | None = None,
     shaping: Callable[[Float[Array, " m"]], Float[Array, " m"]] = centered_rank,
-    explore: float | Float[Array, ""] = 1.0,
 ) -> Algorithm:
     """Natural Evolution Strategies; with ``hard_thresholding`` last in the optimizer, NESHT.
 
@@ -118,20 +117,17 @@ def nesht(
         sigma: σ > 0, standard deviation of the perturbations in units of params, or a schedule
             from the generation, counted from 0, to σ. In half precision a perturbation below half
             a unit in the last place of a weight is rounded away: keep σ well above it.
-        optimizer: any optax chain, used as optax uses it, to descend -F; ``value=`` is given.
+        optimizer: any optax chain, used as optax uses it, to descend -F; ``value=`` and ``key=``,
+            the generation's own, are given. If its sparsity has a support, only the weights in it
+            are perturbed: a generation is plain NES on these, and the others have gradient 0.
         mirrored: whether members 2j and 2j + 1 are θ + σ ε_j and θ - σ ε_j.
         rank: rank of the perturbations of wide layers, see ``noise.perturbation``; None: full.
         shaping: fitness [m] -> utility [m].
-        explore: share of the weights outside the optimizer's support that are perturbed, another
-            random draw of them in each generation; those within it always are. 1 perturbs all, as
-            NESHT does; 0 none, so that no dead weight returns. A generation is plain NES on the
-            weights that it perturbs, and leaves the others where they are. Perturbed weights that
-            read irrelevant inputs make actions random, so where these are many a small share pays.
 
     Raises:
         ValueError: if m is not positive, or odd while mirrored; if σ is not positive and finite;
-            if the rank is not positive, or is given while not all weights are perturbed; if
-            ``explore`` is not in [0, 1].
+            if the rank is not positive; from ``init``, if a rank is given and the optimizer's
+            support leaves weights unperturbed.
         TypeError: if ``optimizer`` is no optax transformation.
 
     Reference: Gao et al. 2024 (arXiv 2405.01615), algorithm 1; Salimans et al. 2017
@@ -139,54 +135,43 @@ def nesht(
     """
     check_numbers(num_members=num_members, mirrored=mirrored, sigma=sigma, rank=rank)
     check_optimizer(optimizer)
-    explores_all = isinstance(explore, int | float) and explore == 1
-    if isinstance(explore, int | float) and not 0 <= explore <= 1:
-        raise ValueError(f"explore must be in [0, 1], got {explore}")
-    if rank is not None and not explores_all:
-        raise ValueError(f"rank must be None where explore is not 1, got {rank}")
     sigma_of = sigma if callable(sigma) else lambda generation: sigma
     pair_up = gradient.mirrored if mirrored else gradient.one_sided
     descend = optax.with_extra_args_support(optimizer).update
 
-    def perturbed_of(state: State) -> Params | None:
-        """Which weights the generation perturbs; None if it perturbs all."""
-        support = None if explores_all else support_of(state.optimizer, state.params)
-        if support is None:
-            return None
-        key, _ = generation_keys(state)
-        return jax.tree.map(jnp.logical_or, support, noise.chosen(key, state.params, explore))
-
-    def perturbation(
-        state: State, perturbed: Params | None, direction: int | Int[Array, ""]
-    ) -> Params:
+    def perturbation(state: State, direction: int | Int[Array, ""]) -> Params:
         key, _ = generation_keys(state)
         epsilon = noise.perturbation(key, direction, state.params, rank=rank)
-        if perturbed is None:
+        support = support_of(state.optimizer, state.params)
+        if support is None:
             return epsilon
-        return jax.tree.map(lambda e, is_so: jnp.where(is_so, e, 0), epsilon, perturbed)
+        return jax.tree.map(lambda e, is_in: jnp.where(is_in, e, 0), epsilon, support)
 
     def init(key: Key[Array, ""], params: Params, *, moments: Moments | None = None) -> State:
         """The state before the first generation; ``key`` seeds the whole run."""
         params = checked_params(params)
-        return State(key, jnp.zeros((), jnp.int32), params, optimizer.init(params), moments)
+        optimizer_state = optimizer.init(params)
+        if rank is not None and support_of(optimizer_state, params) is not None:
+            raise ValueError(f"rank must be None where not all weights are perturbed, got {rank}")
+        return State(key, jnp.zeros((), jnp.int32), params, optimizer_state, moments)
 
-    def draw(state: State, perturbed: Params | None, i: int | Int[Array, ""]) -> Params:
+    def draw(state: State, i: int | Int[Array, ""]) -> Params:
         """θ + σ ε_i; of a low-rank leaf σ ε_i alone, as θ is shared."""
         direction, sign = (i // 2, 1 - 2 * (i % 2)) if mirrored else (i, 1)
         scale = jnp.asarray(sign, jnp.float32) * jnp.asarray(
             sigma_of(state.generation), jnp.float32
         )
 
-        def add(p: Array, e: Array | LowRank) -> Array | LowRank:
+        def perturbed(p: Array, e: Array | LowRank) -> Array | LowRank:
             s = scale.astype(p.dtype)
             return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
 
-        return jax.tree.map(add, state.params, perturbation(state, perturbed, direction))
+        return jax.tree.map(perturbed, state.params, perturbation(state, direction))
 
     def population(state: State) -> Population:
         """θ + σ ε_i of every i, low-rank perturbations left unmultiplied."""
         return Population(
-            jax.tree_util.Partial(draw, state, perturbed_of(state)),
+            jax.tree_util.Partial(draw, state),
             jax.tree_util.Partial(_with_center, state.params),
         )
 
@@ -212,10 +197,10 @@ def nesht(
         mean, std = _mean_and_std(fitness)
 
         weights = pair_up(shaping(fitness))
-        direction = jax.tree_util.Partial(perturbation, state, perturbed_of(state))
-        g = gradient.nes_gradient(direction, weights, sigma_now)
+        g = gradient.nes_gradient(jax.tree_util.Partial(perturbation, state), weights, sigma_now)
         descent = jax.tree.map(jnp.negative, g)
-        updates, optimizer_state = descend(descent, state.optimizer, state.params, value=-mean)
+        told = {"value": -mean, "key": jax.random.fold_in(generation_keys(state)[0], 1)}
+        updates, optimizer_state = descend(descent, state.optimizer, state.params, **told)
         params = optax.apply_updates(state.params, updates)
 
         before, after = (state.params, state.optimizer), (params, optimizer_state)

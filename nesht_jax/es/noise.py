@@ -54,27 +54,6 @@ def _drawn(
     return LowRank(None, rank**-0.5 * a, b)
 
 
-def chosen(key: Key[Array, ""], params: Params, share: float | Float[Array, ""]) -> Params:
-    """Draws which weights are among a random share: True with this probability, each on its own.
-
-    Args:
-        key: key of the generation's noise; the draws are independent of its perturbations.
-        params: pytree that gives shapes.
-        share: probability of each weight.
-    """
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.bits(jax.random.fold_in(key, len(leaves)), (len(leaves), 2), jnp.uint32)
-    drawn = [uniform(k, 0, leaf.shape) < share for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, drawn)
-
-
-def uniform(
-    key: UInt32[Array, "2"], stream: int | Int[Array, ""], shape: tuple[int, ...]
-) -> Float[Array, "..."]:
-    """Draws from [0, 1) in float32, at multiples of 2⁻²⁴; see ``normal`` for the promise."""
-    return (_bits(key, stream, shape) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
-
-
 def normal(
     key: UInt32[Array, "2"], stream: int | Int[Array, ""], shape: tuple[int, ...]
 ) -> Float[Array, "..."]:
@@ -84,16 +63,11 @@ def normal(
     in memory and uses one of the two numbers that each counter gives: here it is unrolled, and both
     are used.
     """
-    return quantile(_bits(key, stream, shape))
-
-
-def _bits(
-    key: UInt32[Array, "2"], stream: int | Int[Array, ""], shape: tuple[int, ...]
-) -> UInt32[Array, "..."]:
     size = math.prod(shape)
     counters = jnp.arange(-(-size // 2), dtype=jnp.uint32)
     streams = jnp.full_like(counters, stream)
-    return jnp.concatenate(threefry(key, counters, streams))[:size].reshape(shape)
+    bits = jnp.concatenate(threefry(key, counters, streams))
+    return quantile(bits[:size].reshape(shape))
 
 
 def quantile(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:

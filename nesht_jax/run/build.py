@@ -94,7 +94,6 @@ def build(config: Config) -> Experiment:
         mirrored=config.algorithm.mirrored,
         rank=config.algorithm.rank,
         shaping=build_shaping(config),
-        explore=config.sparsity.explore,
     )
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)

@@ -140,12 +140,14 @@ def build_optimizer(
 
 
 def _sparsifying(chosen: SparsityConfig, projection: Projection) -> optax.GradientTransformation:
-    return sparsify(projection, every=chosen.every, begin=chosen.begin)
+    return sparsify(projection, every=chosen.every, begin=chosen.begin, explore=chosen.explore)
 
 
 def _one_step(optimizer: optax.GradientTransformation, params: Params) -> Params:
     update = optax.with_extra_args_support(optimizer).update
-    return update(params, optimizer.init(params), params, value=jnp.float32(0))
+    return update(
+        params, optimizer.init(params), params, value=jnp.float32(0), key=jax.random.key(0)
+    )
 
 
 def _check_optimizer(chosen: OptimizerConfig) -> None:

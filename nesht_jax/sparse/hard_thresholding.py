@@ -1,13 +1,12 @@
 """Hard thresholding as an optax transformation: θ_{t+1} = H_k(θ_{t+½})."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Key
 
 from nesht_jax.sparse.projection import Projection, Rule, Scope, Unit, make_projection
 from nesht_jax.sparse.top_k import Count, Share, checked_count
@@ -21,11 +20,12 @@ def hard_thresholding(
     level: Share | None = None,
     every: Count = 1,
     begin: int = 0,
+    explore: Share = 1.0,
     scope: Scope = "all",
     exempt_bias: bool = False,
     rule: Rule | str = "top_k",
     unit: Unit | str = "weight",
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Makes the last transformation of an optimizer chain: ``params + updates`` becomes k-sparse.
 
     ``sparsity``, ``keep`` and ``every`` may be traced, and so follow schedules that
@@ -41,6 +41,9 @@ def hard_thresholding(
         every: number of updates from one thresholding to the next; updates begin + 1,
             begin + 1 + every, … threshold, the others are left as they are.
         begin: number of updates before the first thresholding.
+        explore: share of the dead weights, or rows, that may move until the next thresholding,
+            drawn anew each time. 1: all, as in the paper. Below 1 ``update`` needs a ``key``, which
+            ``nesht`` gives, and perturbs no others.
         scope: group of weights that compete for k. ``"all"``: all weights; ``"layer"``: those of
             one layer, whose group is the leaf's path but its last name; or a function from a leaf's
             path, a tuple of names, to its group, ``None`` to leave the leaf alone.
@@ -72,52 +75,72 @@ def hard_thresholding(
         rule=rule,
         unit=unit,
     )
-    return sparsify(projection, every=every, begin=begin)
+    return sparsify(projection, every=every, begin=begin, explore=explore)
 
 
 def sparsify(
-    projection: Projection, *, every: Count = 1, begin: int = 0
-) -> optax.GradientTransformation:
-    """Makes the transformation that applies a projection to updates begin + 1, begin + 1 + every,
-    begin + 1 + 2·every, ….
+    projection: Projection, *, every: Count = 1, begin: int = 0, explore: Share = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the transformation that decides by a projection which weights live, at updates
+    begin + 1, begin + 1 + every, begin + 1 + 2·every, ….
 
-    Its state's mask is that of the last update: all weights live where it did not threshold, as
-    then all of them moved.
+    With ``explore`` below 1 its state has a support, drawn with every decision: the living weights
+    and a share of the dead units. Weights outside the support stay at 0 until the next decision,
+    which tries others. Else all weights move in between.
+
+    Its state's mask is that of the last update: where it did not decide, all that may move live.
     """
     period = checked_count("every", every)
     if isinstance(period, int):
         period = min(period, jnp.iinfo(jnp.int32).max)
+    explores_all = isinstance(explore, int | float) and explore == 1
+    if isinstance(explore, int | float) and not 0 <= explore <= 1:
+        raise ValueError(f"explore must be in [0, 1], got {explore}")
 
-    def init_fn(params: Params) -> SparseState:
+    def init_fn(params: Params) -> Any:
         jax.eval_shape(projection.mask, params)  # what cannot be thresholded is refused here
-        support = projection.support(jax.tree.map(jnp.asarray, params))
+        support = None if explores_all else _all_alive(params)
         return SparseState(jnp.zeros((), jnp.int32), _all_alive(params), support)
 
     def update_fn(
-        updates: Params, state: Any, params: Params | None = None
-    ) -> tuple[Params, SparseState]:
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        key: Key[Array, ""] | None = None,
+        **extra_args: Any,
+    ) -> tuple[Params, Any]:
+        del extra_args
         if params is None:
             raise ValueError("hard_thresholding needs params: update(updates, state, params)")
+        draws = None if explores_all else key
+        if draws is None and not explores_all:
+            raise ValueError("where explore is below 1, update needs key=")
         steps, before = jax.tree.map(jnp.asarray, (updates, params))
+        movable = _all_alive(before) if state.support is None else state.support
 
-        def threshold() -> tuple[Params, Params, Params]:
-            mask, decided = projection.decide(optax.apply_updates(before, steps), before)
-            support = jax.tree.map(partial(jnp.where, decided), mask, state.support)
-            return jax.tree.map(_step, steps, before, mask), mask, support
+        def decide() -> tuple[Params, Params, Params | None]:
+            moved = jax.tree.map(_step, steps, before, movable)
+            after = optax.apply_updates(before, moved)
+            # where dead units are tried in turn, a decision that none lives is one
+            mask, _ = projection.decide(after, before, guarded=explores_all)
+            moved = jax.tree.map(_step, moved, before, mask)
+            if draws is None:
+                return moved, mask, None
+            return moved, mask, projection.support(before, mask, draws, explore)
 
-        def leave() -> tuple[Params, Params, Params]:
-            alive = _all_alive(before)
-            return jax.tree.map(_step, steps, before, alive), alive, state.support
+        def leave() -> tuple[Params, Params, Params | None]:
+            return jax.tree.map(_step, steps, before, movable), movable, state.support
 
         if isinstance(period, int) and period == 1 and begin == 0:
-            updates, mask, support = threshold()
+            updates, mask, support = decide()
         else:
-            after = state.updates - begin
-            is_due = (after >= 0) & (after % jnp.asarray(period, jnp.int32) == 0)
-            updates, mask, support = jax.lax.cond(is_due, threshold, leave)
+            since = state.updates - begin
+            is_due = (since >= 0) & (since % jnp.asarray(period, jnp.int32) == 0)
+            updates, mask, support = jax.lax.cond(is_due, decide, leave)
         return updates, SparseState(state.updates + 1, mask, support)
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _step(update: Array, param: Array, alive: Bool[Array, "..."]) -> Array:

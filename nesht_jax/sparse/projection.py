@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from nesht_jax.sparse.significance import benjamini_hochberg, p_values
 from nesht_jax.sparse.top_k import (
@@ -54,13 +54,11 @@ class Projection:
         group_of: path of a leaf -> group of leaves whose weights compete; None leaves it dense.
         kept: group -> masks of its leaves.
         unit: what lives or dies as one.
-        guarded: whether a group none of whose weights would live is left as it is.
     """
 
     group_of: GroupOf
     kept: Callable[[Group], list[Bool[Array, "..."]]]
     unit: str = "weight"
-    guarded: bool = False
 
     def __call__(self, params: Params) -> Params:
         return zero_dead(params, self.mask(params))
@@ -70,7 +68,7 @@ class Projection:
         return self.decide(params, before)[0]
 
     def decide(
-        self, params: Params, before: Params | None = None
+        self, params: Params, before: Params | None = None, *, guarded: bool = True
     ) -> tuple[Params, Bool[Array, ""]]:
         """Says which weights live, and whether that was decided.
 
@@ -78,10 +76,12 @@ class Projection:
             params: θ_{t+½}, the params after the step.
             before: θ_t, the params before it, which rule ``stale_quantile`` measures; by default
                 ``params``.
+            guarded: whether all live, and nothing is decided, where the rule would keep nothing of
+                some group.
 
         Returns:
             Pytree like ``params`` of bool arrays, all True in leaves outside every group and False
-            of phantoms; or all True, and False, where the rule found nothing to keep.
+            of phantoms; and whether that was decided.
 
         Raises:
             ValueError: if ``keep`` lacks a group of these params, or phantoms are missing.
@@ -102,21 +102,36 @@ class Projection:
         for name, places in groups.items():
             group = Group(name, [after[i] for i in places], [earlier[i] for i in places], phantoms)
             kept = self.kept(group)
-            if self.guarded:
+            if guarded:
                 decided &= jnp.stack([mask.any() for mask in kept]).any()
             for i, mask in zip(places, kept, strict=True):
                 masks[i] = mask
-        if self.guarded:
+        if guarded:
             masks = [mask | ~decided for mask in masks]
         return jax.tree.unflatten(treedef, masks), decided
 
-    def support(self, params: Params) -> Params:
-        """Says which weights live before the first decision: of the groups those that are not 0."""
+    def support(self, params: Params, mask: Params, key: Key[Array, ""], explore: Share) -> Params:
+        """Draws which weights a search may move: the living, and a share of the dead units.
+
+        Phantoms are always among them, and so are leaves outside every group.
+
+        Args:
+            params: pytree that gives shapes.
+            mask: True where a weight lives.
+            key: key of the draw.
+            explore: probability of each dead unit.
+        """
         paths, treedef = jax.tree_util.tree_flatten_with_path(params)
-        support = [
-            leaf != 0 if self._group(_names(path), leaf) is not None else jnp.ones_like(leaf, bool)
-            for path, leaf in paths
-        ]
+        bar = jnp.asarray(explore, jnp.float32)
+        support = []
+        for i, ((path, leaf), alive) in enumerate(zip(paths, jax.tree.leaves(mask), strict=True)):
+            units = leaf.shape if self.unit == "weight" else leaf.shape[:1]
+            if is_phantom(path) or self._group(_names(path), leaf) is None:
+                support.append(jnp.ones_like(alive))
+                continue
+            bits = jax.random.bits(jax.random.fold_in(key, i), units, jnp.uint32)
+            tried = (bits >> 8).astype(jnp.float32) * jnp.float32(2**-24) < bar
+            support.append(alive | _spread([tried], [leaf])[0])
         return jax.tree.unflatten(treedef, support)
 
     def _group(self, names: tuple[str, ...], leaf: Any) -> Hashable | None:
@@ -138,7 +153,7 @@ def make_projection(
     _check(sparsity, keep, level, rule, unit)
     group_of = _grouping(scope, exempt_bias)
     if rule == "significance":
-        return Projection(group_of, _significance(level, unit), unit, guarded=True)
+        return Projection(group_of, _significance(level, unit), unit)
     if keep is not None:
         return Projection(group_of, _top_k(_keeps(keep), unit), unit)
     fraction = checked_sparsity(sparsity)

@@ -50,17 +50,19 @@ def p_values(
     # P(F >= f) = I_{P/(P + a f)}(P/2, a/2), and a f = energy P / null
     rest = null / jnp.where(null > 0, null + energy, 1)
     tail = jax.scipy.special.betainc(number / 2, sizes / 2, jnp.clip(rest, 0, 1))
-    return jnp.where(null > 0, tail, 1.0)
+    return jnp.where((null > 0) & (energy > 0), tail, 1.0)
 
 
 def benjamini_hochberg(p: Float[Array, " u"], level: float | Float[Array, ""]) -> Bool[Array, " u"]:
     """Rejects the nulls so that of the rejected at most a share ``level`` is expected to be true.
 
     The largest i with p_(i) ≤ level · i / u; all up to p_(i) are rejected. Exact for independent p.
+    What has p = 1 was not tested, and is none of the u.
 
     Reference: Benjamini and Hochberg 1995, section 3.1.
     """
     ascending = jnp.sort(p)
-    passes = ascending <= level * jnp.arange(1, p.size + 1) / p.size
+    tested = jnp.sum(p < 1)
+    passes = ascending * tested <= level * jnp.arange(1, p.size + 1)
     bar = jnp.max(ascending, where=passes, initial=-1.0)
     return p <= bar
