@@ -149,10 +149,14 @@ def versions() -> str:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip()
     device, python = jax.devices()[0].device_kind, platform.python_version()
-    return f"{device}, {cores()} cores, Python {python}, {', '.join(found)}, commit {commit}"
+    return f"{device}, {cores()} cores, Python {python}, {', '.join(found)}, commit {commit()}"
+
+
+def commit() -> str:
+    """Names the commit of the scripts, and whether something was changed since."""
+    git = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip()
 
 
 # ---------------------------------------------------------------------------------- timing

@@ -18,9 +18,11 @@ from nesht_jax.types import (
     SparseState,
     Task,
     is_low_rank,
+    is_phantom,
     mask_of,
     replicate,
     sparsity_of,
+    support_of,
 )
 
 
@@ -200,11 +202,11 @@ PARAMS = {"a": jnp.array([1.0, -2.0, 3.0]), "b": {"kernel": jnp.array([[4.0, 0.5
 def cutting(*dead):
     """A transformation that zeroes the entries at these flat indices, however large they are."""
 
-    def kept(group, after, before):
-        ends = np.cumsum([leaf.size for leaf in after])
+    def kept(group):
+        ends = np.cumsum([leaf.size for leaf in group.after])
         alive = ~np.isin(np.arange(ends[-1]), dead)
         parts = np.split(alive, ends[:-1])
-        return [jnp.asarray(p.reshape(x.shape)) for p, x in zip(parts, after, strict=True)]
+        return [jnp.asarray(p.reshape(x.shape)) for p, x in zip(parts, group.after, strict=True)]
 
     return sparsify(Projection(lambda path: "all", kept))
 
@@ -276,3 +278,41 @@ def test_masks_are_read_under_jit(x64):
         state = SparseState(jnp.int32(1), jax.tree.map(jnp.asarray, mask([1, 1, 0], [1, 0])))
         sparsity = jax.jit(lambda state: sparsity_of(mask_of(state, PARAMS)))(state)
     assert sparsity == np.float32(0.4)
+
+
+def test_phantoms_are_no_weights_and_do_not_count():
+    params = {"w": jnp.zeros(4), "deep": {"phantom": jnp.zeros(8)}, "phantoms": jnp.zeros(2)}
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    assert [is_phantom(path) for path in paths] == [True, False, False]
+    alive = {"w": np.arange(4) < 1, "deep": {"phantom": np.zeros(8, bool)}, "phantoms": np.ones(2)}
+    assert sparsity_of(jax.tree.map(lambda leaf: leaf.astype(bool), alive)) == np.float32(0.5)
+
+
+def test_one_array_is_no_phantom():
+    assert not is_phantom(())
+    assert sparsity_of(np.array([True, False])) == 0.5
+
+
+# ------------------------------------------------------------------------------------- support
+
+
+def test_a_chain_that_lets_all_move_has_no_support():
+    assert support_of(state_of(optax.sgd(0.1)), PARAMS) is None
+    assert support_of(state_of(optax.chain(optax.sgd(0.1), cutting(1))), PARAMS) is None
+
+
+def supporting(mask, support):
+    return SparseState(jnp.int32(1), mask, support)
+
+
+def test_weights_in_every_support_may_move():
+    dense = mask([1, 1, 1], [1, 1])
+    one, other = mask([1, 0, 1], [1, 0]), mask([1, 1, 0], [1, 1])
+    state = (supporting(dense, one), supporting(dense, None), {"inner": supporting(dense, other)})
+    equal(support_of(state, PARAMS), mask([1, 0, 0], [1, 0]))
+    equal(mask_of(state, PARAMS), dense)
+
+
+def test_weights_that_no_support_has_charge_of_may_move():
+    state = supporting({"a": np.ones(3, bool)}, {"a": np.array([False, True, False])})
+    equal(support_of(state, PARAMS), mask([0, 1, 0], [1, 1]))

@@ -82,7 +82,7 @@ def build(config: Config) -> Experiment:
     key = jax.random.key(config.seed, impl="threefry2x32")
     init_key, run_key = jax.random.split(key)
     params = policy.init(init_key)
-    if config.sparsity.method != "none" and config.sparsity.rule == "significance":
+    if config.sparsity.cuts and config.sparsity.rule == "significance":
         params = _with_phantoms(jax.random.fold_in(init_key, 1), params, policy)
     projection = build_projection(config.sparsity, policy.layers, params)
     if projection is not None:

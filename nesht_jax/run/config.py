@@ -10,6 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from nesht_jax.run.fields import checked
 
+DEFAULT_STEPS = 1_000_000
+"""Useful steps of a run that is told neither steps nor generations: minutes on two cores."""
+
 
 class Section:
     """A part of a config; its values are checked by type and rule however it is made.
@@ -73,19 +76,19 @@ class AlgorithmConfig(Section):
     """
 
     PREFIX = "algorithm."
-    num_members: int = 256
+    num_members: int = 32
     episodes_per_member: int = 1
     mirrored: bool = True
     rank: int | None = None
     common_random_numbers: bool = True
     action_noise: float = 0.0
-    alive_bonus: bool = True
-    sigma: float = 0.1
+    alive_bonus: bool = False
+    sigma: float = 0.05
     sigma_decay: float = 1.0
     sigma_decay_every: int = 50
     shaping: Literal[
         "centered_rank", "centered_rank_by_order", "standardize", "wierstra", "identity"
-    ] = "centered_rank"
+    ] = "standardize"
     best_directions: int | None = None
 
     def _check(self) -> None:
@@ -111,7 +114,8 @@ class SparsityConfig(Section):
     """What keeps the policy sparse: the last transformation of the optimizer.
 
     Args:
-        method: "hard_threshold" keeps the largest weights (NESHT); "none" keeps all (NES).
+        method: "hard_threshold" keeps the largest weights (NESHT); "none" keeps all (NES), as a
+            fraction of 0 does.
         unit: what is kept or zeroed as one: a "weight", or a "row": all weights of an input, or of
             an input channel of filters, by their Euclidean norm.
         fraction: fraction β of the weights, or rows, that is zeroed.
@@ -138,7 +142,7 @@ class SparsityConfig(Section):
     PREFIX = "sparsity."
     method: Literal["hard_threshold", "none"] = "hard_threshold"
     unit: Literal["weight", "row"] = "weight"
-    fraction: float = 0.9
+    fraction: float = 0.0
     keep: int | None = None
     begin: int = 0
     every: int = 10
@@ -163,6 +167,12 @@ class SparsityConfig(Section):
         if not 0 < self.level < 1:
             raise ValueError(f"sparsity.level must be in (0, 1), got {self.level}")
         self._check_together()
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any weight may be zeroed."""
+        counts = self.keep is not None or self.rule == "significance"
+        return self.method != "none" and (counts or self.fraction > 0)
 
     def _check_together(self) -> None:
         """Refuses options that exclude each other."""
@@ -207,7 +217,7 @@ class PolicyConfig(Section):
     normalization: Literal["running", "observation", "virtual_batch", "none"] = "running"
     clip: float = 5.0
     output: Literal["scale", "clip", "tanh", "sample"] = "scale"
-    start: Literal["normal", "zero"] = "normal"
+    start: Literal["normal", "zero"] = "zero"
 
     def _check(self) -> None:
         for width in self.hidden:
@@ -218,19 +228,21 @@ class PolicyConfig(Section):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Section):
-    """Any optimizer of optax.
+    """Any optimizer of optax, or ClipUp.
 
     Args:
-        name: name of the optimizer in optax: adam, sgd, adamw, ....
-        learning_rate: step size α.
+        name: name of the optimizer in optax: adam, sgd, adamw, ...; or clipup, whose steps have one
+            length.
+        learning_rate: step size. With shaping standardize and sgd it is 2 · sigma times the step
+            size of augmented random search.
         weight_decay: coefficient of coupled L2 decay: weight_decay · θ is added to the gradient of
             the loss.
         options: further arguments of the optimizer, by their optax names.
     """
 
     PREFIX = "optimizer."
-    name: str = "adam"
-    learning_rate: float = 0.1
+    name: str = "sgd"
+    learning_rate: float = 0.002
     weight_decay: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -277,8 +289,8 @@ class Config(Section):
         optimizer: what turns the gradient into a step.
         evaluation: evaluations while training.
         steps: useful environment steps to train for: the generation that reaches them is the last;
-            null: no limit.
-        generations: updates to do; null: as many as steps allow, or 100 if they have no limit.
+            null: no limit, or one million if generations have none either.
+        generations: updates to do; null: as many as steps allow.
         checkpoint_every: generations between two checkpoints.
         seed: seed of all that is drawn in the run.
         out: run folder; null makes one under runs/, named after the config.
@@ -309,14 +321,17 @@ class Config(Section):
     @property
     def last_generation(self) -> int:
         """The generation after which training ends, if no limit of steps ends it sooner."""
-        if self.generations is not None:
-            return self.generations
-        return 100 if self.steps is None else 2**31 - 1
+        return 2**31 - 1 if self.generations is None else self.generations
+
+    @property
+    def step_limit(self) -> int | None:
+        """The useful steps after which training ends; None if only generations end it."""
+        return DEFAULT_STEPS if self.steps is None and self.generations is None else self.steps
 
     @property
     def method(self) -> str:
         """What the algorithm is called in the literature."""
-        return {"hard_threshold": "NESHT", "none": "NES"}[self.sparsity.method]
+        return "NESHT" if self.sparsity.cuts else "NES"
 
     @property
     def folder(self) -> Path:

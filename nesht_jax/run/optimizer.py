@@ -27,7 +27,7 @@ def build_projection(
     Raises:
         ValueError: if a layer is named that the policy does not have.
     """
-    if chosen.method == "none":
+    if not chosen.cuts:
         return None
     if chosen.unit == "row" and not chosen.layers:
         if not layers:

@@ -101,8 +101,8 @@ class Run:
             checkpoints.save(state)
             metrics = Metrics(folder, generation=int(state.generation))
             stack.callback(metrics.close)
-            by_steps = config.generations is None and config.steps is not None
-            total = config.steps if by_steps else config.last_generation
+            by_steps = config.generations is None
+            total = config.step_limit if by_steps else config.generations
             display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
                 state, done = self._loop(state, checkpoints, metrics, display, stop)
@@ -120,7 +120,7 @@ class Run:
     ) -> tuple[State, bool]:
         """The state at the end, and whether all is done."""
         config = self._config
-        left = (config.steps or math.inf) - sum(row.steps for row in metrics.rows)
+        left = (config.step_limit or math.inf) - sum(row.steps for row in metrics.rows)
         generation = int(state.generation)
         # the state alone says where to go on; row 0, the evaluation before training, may be missing
         number = generation + 1 if generation or metrics.rows else 0

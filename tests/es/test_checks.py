@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import rankdata
 
 from nesht_jax.es import shaping
-from nesht_jax.es.nes import nesht
+from nesht_jax.es.nes import generation_keys, nesht
 from nesht_jax.es.noise import perturbation
 from nesht_jax.sparse.hard_thresholding import hard_thresholding
 
@@ -119,9 +119,12 @@ def test_an_optimizer_is_a_transformation(optimizer):
         algorithm_of(optimizer)
 
 
-def test_rank_and_living_weights_alone_do_not_go_together():
-    with pytest.raises(ValueError, match="rank must be None"):
-        algorithm_of(rank=1, perturb_dead=False)
+def test_rank_and_a_support_do_not_go_together():
+    optimizer = optax.chain(optax.sgd(0.1), hard_thresholding(keep=2, explore=0.5))
+    with pytest.raises(ValueError, match="rank must be None where not all weights are perturbed"):
+        algorithm_of(optimizer, rank=1).init(KEY, jnp.zeros(3))
+    dense = optax.chain(optax.sgd(0.1), hard_thresholding(keep=2))
+    algorithm_of(dense, rank=1).init(KEY, jnp.zeros(3))
 
 
 def test_an_optimizer_that_wants_the_value_gets_the_loss():
@@ -135,6 +138,23 @@ def test_an_optimizer_that_wants_the_value_gets_the_loss():
     algorithm = algorithm_of(recording)
     algorithm.tell(algorithm.init(KEY, jnp.zeros(3)), FITNESS)
     np.testing.assert_allclose(seen, [-FITNESS.mean()], rtol=1e-6)
+
+
+def test_an_optimizer_that_wants_a_key_gets_one_of_its_own_every_generation():
+    seen = []
+
+    def update(updates, state, params=None, *, key, **extra):
+        seen.append(key)
+        return updates, state
+
+    algorithm = algorithm_of(optax.GradientTransformationExtraArgs(lambda params: (), update))
+    state = algorithm.init(KEY, jnp.zeros(3))
+    used = [KEY]
+    for _ in range(2):
+        used += generation_keys(state)
+        state, _ = algorithm.tell(state, FITNESS)
+    words = {tuple(jax.random.key_data(key).tolist()) for key in [*seen, *used]}
+    assert len(seen) == 2 and len(words) == 7
 
 
 # ---------------------------------------------------------------------------- what is not finite
@@ -178,22 +198,19 @@ def test_a_state_that_begins_at_infinity_is_no_failure():
 # --------------------------------------------------------------------------------- dead weights
 
 
-def sparse_state(algorithm):
-    state = algorithm.init(KEY, {"w": jnp.arange(1.0, 7.0)})
-    return jax.jit(algorithm.tell)(state, FITNESS)
-
-
 @pytest.mark.parametrize("mirrored", [True, False])
-def test_dead_weights_are_perturbed_or_not(mirrored):
-    optimizer = optax.chain(optax.sgd(0.1), hard_thresholding(keep=2))
-    for perturb_dead in (True, False):
-        algorithm = algorithm_of(optimizer, perturb_dead=perturb_dead, mirrored=mirrored)
-        state, info = sparse_state(algorithm)
-        assert info.sparsity == np.float32(4 / 6)
-        dead = np.asarray(state.params["w"]) == 0
-        members = np.asarray(algorithm.ask(state)["w"])
-        assert dead.sum() == 4 and (members[:, ~dead] != state.params["w"][~dead][None]).all()
-        assert ((members[:, dead] == 0).all()) == (not perturb_dead)
+@pytest.mark.parametrize("explore", [1, 0.0])
+def test_dead_weights_are_perturbed_unless_a_support_leaves_them_out(explore, mirrored):
+    optimizer = optax.chain(optax.sgd(0.1), hard_thresholding(keep=2, explore=explore))
+    algorithm = algorithm_of(optimizer, mirrored=mirrored)
+    state = algorithm.init(KEY, {"w": jnp.arange(1.0, 7.0)})
+    state, info = jax.jit(algorithm.tell)(state, FITNESS)
+    assert info.sparsity == np.float32(4 / 6)
+    center = np.asarray(state.params["w"])
+    members = np.asarray(algorithm.ask(state)["w"])
+    assert (center != 0).sum() == 2 and (members[:, center != 0] != center[center != 0]).all()
+    assert (members[:, center == 0] != 0).all() == bool(explore)
+    assert (members[:, center == 0] == 0).all() != bool(explore)
 
 
 def test_sparsity_is_read_from_the_mask_and_not_from_zeros():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from nesht_jax.es.shaping import (
+    best_directions,
     centered_rank,
     centered_rank_by_order,
     failed,
@@ -142,3 +143,76 @@ def test_one_failure_among_equals_moves_only_by_the_failure(shaping):
     """No residue of a mean may pass for a difference: centred, and one utility for the equals."""
     utility = shaped(shaping, [0.1] * 6 + [np.nan])
     assert len(set(utility[:6])) == 1 and abs(utility.sum()) < 1e-6
+
+
+# -------------------------------------------------------------------------------- best directions
+
+PAIRS = 4
+BEST = {b: best_directions(standardize, b) for b in (1, 3)}
+BEST_RAW = {b: best_directions(identity, b) for b in (1, 2, 3, PAIRS)}
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.integers(-5, 5), min_size=2 * PAIRS, max_size=2 * PAIRS), st.sampled_from([1, 3])
+)
+def test_the_best_directions_alone_are_shaped_and_weigh_as_all(fitness, number):
+    pairs = np.array(fitness, float).reshape(-1, 2)
+    best = sorted(range(PAIRS), key=lambda j: (-max(pairs[j]), j))[:number]
+    deviation = pairs[best] - pairs[best].mean()
+    expected = np.zeros_like(pairs)
+    if deviation.any():
+        expected[best] = PAIRS / number * deviation / deviation.std()
+    np.testing.assert_allclose(shaped(BEST[number], fitness), expected.ravel(), atol=1e-5)
+
+
+def test_a_direction_is_as_good_as_its_better_member():
+    fitness = [5.0, -9.0, 4.0, 4.0, 3.0, 3.5, -8.0, 6.0]
+    assert shaped(BEST_RAW[2], fitness).tolist() == [10.0, -18.0, 0, 0, 0, 0, -16.0, 12.0]
+
+
+def test_of_equal_directions_the_first_count():
+    fitness = [1.0, 7.0, 7.0, 0.0, 2.0, 2.0, 7.0, 7.0]
+    assert np.flatnonzero(shaped(BEST_RAW[2], fitness)).tolist() == [0, 1, 2]
+    assert np.flatnonzero(shaped(BEST_RAW[1], fitness)).tolist() == [0, 1]
+
+
+def test_all_directions_are_the_shaping_itself():
+    fitness = [3.0, -1.0, 10.0, 0.5, 2.0, 2.0, 7.0, 9.0]
+    for shaping in (centered_rank, wierstra, standardize, identity):
+        every = shaped(best_directions(shaping, PAIRS), fitness)
+        np.testing.assert_allclose(every, shaped(shaping, fitness), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_failed_member_is_never_the_better_one(bad):
+    fitness = [bad, bad, 1.0, bad, -2.0, -3.0, bad, -1.0]
+    assert shaped(BEST_RAW[1], fitness).tolist() == [0, 0, 4.0, 4.0, 0, 0, 0, 0]
+    assert np.flatnonzero(shaped(BEST_RAW[3], fitness)).tolist() == [2, 3, 4, 5, 6, 7]
+    utility = shaped(BEST[3], fitness)
+    assert utility[3] == utility[5] == utility[6] == utility.min() < 0 < utility[2]
+
+
+def test_a_direction_that_failed_counts_where_no_other_is_left():
+    fitness = [np.nan, np.nan, 3.0, 1.0, np.nan, np.nan, np.nan, np.nan]
+    utility = shaped(BEST[3], fitness)
+    assert np.flatnonzero(utility).tolist() == [0, 1, 2, 3, 4, 5]
+    assert utility[0] == utility[1] == utility[3] == utility[4] == utility[5] < utility[2]
+    assert (shaped(BEST[3], [np.nan] * 8) == 0).all()
+
+
+def test_best_directions_of_equal_fitness_move_nothing():
+    assert (shaped(BEST[3], [0.1] * 8) == 0).all()
+
+
+def test_impossible_numbers_of_best_directions_are_refused():
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        best_directions(identity, 0)
+    for members in (7, 4):
+        with pytest.raises(ValueError, match=f"{members} members do not have 3 mirrored pairs"):
+            BEST_RAW[3](jnp.zeros(members))
+
+
+def test_best_directions_are_found_in_wide_numbers():
+    fitness = jnp.array([2048, 2049, 2050, 2051], jnp.bfloat16)
+    assert BEST_RAW[1](fitness).dtype == jnp.float32

@@ -123,6 +123,62 @@ def test_an_unknown_output_is_refused():
         unchecked(vector_task(), output="linear")
 
 
+# ---------------------------------------------------------------------------------------- start
+
+
+STARTS = {
+    "linear": (vector_task(3, LOW, HIGH), {}),
+    "mlp": (vector_task(3, LOW, HIGH), {"hidden": (5, 4)}),
+    "batch": (vector_task(3), {"hidden": (5,), "reference": np.eye(3, dtype=np.float32)}),
+    "image": (image_task((2, 8, 8)), {"convolutions": (Convolution(3, 4, 2),), "hidden": (4,)}),
+}
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_a_start_from_zero_has_a_last_layer_of_zeros_and_the_others_as_they_are(case):
+    task, options = STARTS[case]
+    normal, zero = (
+        jax.jit(make_policy(task, start=start, **options).init)(KEY) for start in ("normal", "zero")
+    )
+    last = make_policy(task, **options).layers[-1].name
+    assert np.any(normal[last]["kernel"]) and not any(map(np.any, zero[last].values()))
+    assert {**zero, last: None}.keys() == normal.keys()
+    for name in normal.keys() - {last}:
+        jax.tree.map(np.testing.assert_array_equal, zero[name], normal[name])
+    same = jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), zero, normal)
+    assert all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_every_action_begins_at_the_middle_of_its_bounds(hidden):
+    policy = make_policy(vector_task(2, LOW, HIGH), hidden=hidden, start="zero")
+    params = policy.init(KEY)
+    for x in ([0.0, 0.0], [3.0, -70.0]):
+        action = policy.apply(params, None, jnp.array(x))
+        np.testing.assert_allclose(action, (LOW + HIGH) / 2, atol=1e-6)
+
+
+def test_without_bounds_every_action_begins_at_zero():
+    for task in (vector_task(2, [-INF], [INF]), choice_task(2)):
+        policy = make_policy(task, start="zero")
+        action = policy.apply(policy.init(KEY), None, jnp.array([3.0, -70.0]))
+        np.testing.assert_array_equal(action, np.zeros(task.num_actions))
+
+
+def test_a_policy_starts_at_random_by_default():
+    chosen, default = (make_policy(vector_task(), **o).init(KEY) for o in ({"start": "normal"}, {}))
+    jax.tree.map(np.testing.assert_array_equal, chosen, default)
+
+
+def test_an_unknown_start_is_refused():
+    unchecked = inspect.unwrap(make_policy)
+    with pytest.raises(ValueError, match="start must be one of normal, zero, got 'ones'"):
+        unchecked(vector_task(), start="ones")
+
+
+# ------------------------------------------------------------------------------- reach of actions
+
+
 @pytest.mark.parametrize(
     "low, high, told",
     [

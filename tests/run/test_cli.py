@@ -43,6 +43,9 @@ def complaint(capsys, *argv):
         (["train", "probe/linear", "--sparsity.fraction=1"], "sparsity.fraction must be in [0, 1)"),
         (["train", "probe/linear", "--sparsity.fraction=much"], "must be a number, got 'much'"),
         (["train", "probe/linear", "--horizon=soon"], "horizon must be a whole number or null"),
+        (["train", "probe/linear", "--steps=0"], "steps must be at least 1, got 0"),
+        (["train", "probe/linear", "--algorithm.best_directions=999"], "must be at most "),
+        (["train", "probe/linear", "--policy.start=ones"], "must be one of normal, zero"),
         (["train", "probe/linear", "--num_envs=0"], "num_envs must be at least 1, got 0"),
         (["train", "probe/linear", "--policy.hidden=8,4"], "a list, as [64, 64], got '8,4'"),
         (["train", "probe/linear", "--task_options=3"], "a mapping, as {name: value}, got 3"),
@@ -95,7 +98,7 @@ def test_a_folder_that_is_no_run(capsys, tmp_path):
 
 def test_a_resumed_run_keeps_its_config(capsys, probe_run):
     said = complaint(capsys, "train", f"--resume={probe_run.folder}", "--algorithm.sigma=0.5")
-    assert "keeps its config" in said and "algorithm.sigma" in said
+    assert "keeps its config but for generations and steps; got algorithm.sigma" in said
 
 
 def test_eval_refuses_a_task_of_other_sizes(capsys, probe_run):
@@ -126,7 +129,8 @@ def test_train_resume_eval(capsys, tmp_path):
     assert main(["train", *options, "--generations=4", f"--out={out}"]) == 0
     assert main(["train", f"--resume={out}", "--generations=7"]) == 0
     told = capsys.readouterr().out
-    assert "after 4 generations" in told and "after 7 generations" in told
+    assert "after 4 generations, 320 steps" in told and "after 7 generations, 560 steps" in told
+    assert f"Train it further: nesht train --resume {out} --generations 14" in told
     assert main(["eval", out, "--episodes=20", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["generation"] == 7 and scores["thresholded"]["episodes"] == 20
@@ -135,6 +139,18 @@ def test_train_resume_eval(capsys, tmp_path):
     assert scores["thresholded_sparsity"] == pytest.approx(14 / 16)
     assert main(["eval", out, "--episodes=20"]) == 0
     assert "without threshold" in capsys.readouterr().out
+
+
+def test_a_run_ends_by_its_steps_and_says_how_to_go_on(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    options = ["probe/linear", "--algorithm.num_members=8", "--steps=200", f"--out={out}"]
+    assert main(["train", *options]) == 0
+    told = capsys.readouterr().out
+    assert "after 3 generations, 240 steps" in told
+    assert f"Train it further: nesht train --resume {out} --steps 400\n" in told
+    assert main(["train", f"--resume={out}", "--steps=400"]) == 0
+    told = capsys.readouterr().out
+    assert "after 5 generations, 400 steps" in told and "--steps 800" in told
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,20 @@ import numpy as np
 import optax
 import pytest
 
+from nesht_jax.es.clipup import clipup
+from nesht_jax.es.shaping import best_directions, standardize
 from nesht_jax.run.build import (
     Stream,
     build,
     build_policy,
+    build_shaping,
     build_task,
+    build_training,
     stream,
 )
 from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import (
+    DEFAULT_STEPS,
     AlgorithmConfig,
     Config,
     EvaluationConfig,
@@ -28,6 +33,7 @@ from nesht_jax.run.config import (
     Section,
     SparsityConfig,
 )
+from nesht_jax.run.evaluate import make_evaluate_center
 from nesht_jax.run.fields import leaves
 from nesht_jax.run.names import synonym
 from nesht_jax.run.optimizer import build_projection, optimizers
@@ -40,6 +46,7 @@ FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 PRESETS = sorted((ROOT / "configs/preset").glob("*.yaml"))
 TASKS = sorted(set(FILES) - set(PRESETS) - {ROOT / "configs/quickstart.yaml"})
 DEFAULT = Config(task="probe/linear")
+KEY = jax.random.key(0)
 
 
 def read_words(*words, **options):
@@ -81,13 +88,17 @@ def test_every_task_takes_every_preset(task, preset):
 def test_the_code_preset_is_the_published_code():
     config = read_words("Hopper-v5", "code-mujoco")
     assert config.algorithm == AlgorithmConfig(
-        mirrored=False, sigma_decay=0.99, shaping="centered_rank_by_order"
+        num_members=256,
+        mirrored=False,
+        alive_bonus=True,
+        sigma=0.1,
+        sigma_decay=0.99,
+        shaping="centered_rank_by_order",
     )
-    assert (config.algorithm.num_members, config.algorithm.sigma) == (256, 0.1)
     assert config.algorithm.sigma_decay_every == 50
     assert config.optimizer == OptimizerConfig("adam", 0.1, 0.0, {})
     assert config.sparsity == SparsityConfig(fraction=0.9, every=10, rule="stale_quantile")
-    assert config.policy == PolicyConfig(normalization="observation", output="tanh")
+    assert config.policy == PolicyConfig(normalization="observation", output="tanh", start="normal")
     assert config.generations == 1000 and config.evaluation == EvaluationConfig(10, 10)
 
 
@@ -118,7 +129,7 @@ def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
         (lambda: SparsityConfig(fraction=1.0), r"sparsity.fraction must be in \[0, 1\), got 1.0"),
         (lambda: SparsityConfig(fraction=-0.1), r"got -0.1"),
         (lambda: SparsityConfig(every=0), "sparsity.every must be at least 1, got 0"),
-        (lambda: SparsityConfig(rule="topk"), "sparsity.rule must be one of top_k, stale"),
+        (lambda: SparsityConfig(rule="topk"), "sparsity.rule must be one of top_k, "),
         (lambda: AlgorithmConfig(num_members=7), "num_members must be even if mirrored, got 7"),
         (lambda: AlgorithmConfig(num_members=0), "algorithm.num_members must be at least 1"),
         (lambda: AlgorithmConfig(num_members=2**31), "algorithm.num_members must be below 2^31"),
@@ -126,6 +137,25 @@ def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
         (lambda: AlgorithmConfig(sigma=0.0), "algorithm.sigma must be positive and finite, got 0"),
         (lambda: AlgorithmConfig(sigma=float("nan")), "positive and finite, got nan"),
         (lambda: AlgorithmConfig(action_noise=float("inf")), "finite and at least 0, got inf"),
+        (lambda: AlgorithmConfig(best_directions=0), "best_directions must be at least 1, got 0"),
+        (
+            lambda: AlgorithmConfig(num_members=8, best_directions=5),
+            "must be at most 4, the mirrored directions of 8 members, got 5",
+        ),
+        (
+            lambda: AlgorithmConfig(num_members=8, mirrored=False, best_directions=1),
+            "must be at most 0, the mirrored directions of 8 members, got 1",
+        ),
+        (lambda: AlgorithmConfig(alive_bonus=1), "alive_bonus must be true or false, got 1"),
+        (
+            lambda: PolicyConfig(start="ones"),
+            "policy.start must be one of normal, zero, got 'ones'",
+        ),
+        (lambda: Config(task="a/b", steps=0), "steps must be at least 1, got 0"),
+        (
+            lambda: Config(task="a/b", steps=1e6),
+            "steps must be a whole number or null, got 1000000",
+        ),
         (lambda: Config(task="a/b", distractors=-1), "distractors must be at least 0, got -1"),
         (lambda: Config(task="a/b", horizon=0), "horizon must be at least 1, got 0"),
         (lambda: Config(task=3), "task must be text, got 3"),
@@ -142,6 +172,30 @@ def test_nonsense_is_refused_by_rule_and_value(make, message, unchecked):
 
 def test_one_sided_members_may_be_odd():
     assert AlgorithmConfig(num_members=7, mirrored=False).num_members == 7
+
+
+def test_all_mirrored_directions_may_be_the_best():
+    assert AlgorithmConfig(num_members=8, best_directions=4).best_directions == 4
+
+
+def test_a_budget_of_steps_may_be_beyond_32_bits():
+    assert Config(task="a/b", steps=10**12).step_limit == 10**12
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "generations"),
+    [
+        ({}, DEFAULT_STEPS, None),
+        ({"steps": 500}, 500, None),
+        ({"generations": 7}, None, 7),
+        ({"steps": 500, "generations": 7}, 500, 7),
+    ],
+)
+def test_a_run_ends_by_what_is_said_and_else_by_its_steps(given, steps, generations):
+    config = Config(task="a/b", **given)
+    assert config.step_limit == steps
+    unlimited = config.last_generation >= 2**31 - 1
+    assert unlimited if generations is None else config.last_generation == generations
 
 
 def test_whole_numbers_are_numbers():
@@ -185,6 +239,8 @@ def test_a_file_is_utf_8_and_may_say_so(tmp_path):
         {"horizon": 7},
         {"task_options": {"a": [1]}},
         {"algorithm": AlgorithmConfig(sigma=0.2)},
+        {"algorithm": AlgorithmConfig(best_directions=3)},
+        {"algorithm": AlgorithmConfig(alive_bonus=not DEFAULT.algorithm.alive_bonus)},
         {"sparsity": SparsityConfig(fraction=0.5)},
         {"optimizer": OptimizerConfig(options={"b1": 0.5})},
     ],
@@ -195,7 +251,9 @@ def test_no_two_settings_share_a_default_folder(changed):
 
 def test_a_longer_run_is_the_same_run():
     assert replace(DEFAULT, generations=500).folder == DEFAULT.folder
-    assert DEFAULT.folder.name.startswith("probe-linear-x0-nesht-seed0-")
+    assert replace(DEFAULT, steps=500).folder == DEFAULT.folder
+    sparse = replace(DEFAULT, sparsity=SparsityConfig(fraction=0.5))
+    assert sparse.folder.name.startswith("probe-linear-x0-nesht-seed0-")
 
 
 def test_streams_of_seeds_are_all_different():
@@ -208,8 +266,62 @@ def experiment(**changes):
     return build(replace(config, **changes))
 
 
+BEST = AlgorithmConfig(num_members=8, shaping="standardize", best_directions=2)
+
+
+def test_best_directions_alone_make_the_update():
+    """Of the other members no fitness matters."""
+    made = experiment(algorithm=BEST)
+    tell, fitness = jax.jit(made.algorithm.tell), jax.numpy.array([5.0, 1, 0, 9, 2, 2, -3, 4])
+    after, info = tell(made.state, fitness)
+    others, _ = tell(made.state, fitness.at[4:].set(jax.numpy.array([0.5, 1, -7, -8])))
+    jax.tree.map(np.testing.assert_array_equal, after.params, others.params)
+    shape = best_directions(standardize, 2)
+    np.testing.assert_array_equal(
+        build_shaping(replace(DEFAULT, algorithm=BEST))(fitness), shape(fitness)
+    )
+    _, every = experiment(algorithm=replace(BEST, best_directions=None)).algorithm.tell(
+        made.state, fitness
+    )
+    assert info.gradient_norm > 0 and info.gradient_norm != every.gradient_norm
+
+
+def test_training_may_leave_out_the_alive_bonus_and_evaluations_hold_it():
+    played = []
+    for alive in (True, False):
+        algorithm = AlgorithmConfig(num_members=4, alive_bonus=alive)
+        config = Config(task="probe/countdown", algorithm=algorithm)
+        made = build(config)
+        made = made._replace(task=replace(made.task, alive_bonus=0.5))
+        evaluate = jax.jit(build_training(config, made))
+        evaluation = evaluate(KEY, made.algorithm.population(made.state), made.state.moments)
+        center, _ = make_evaluate_center(config, made)
+        played.append((evaluation, center(made.state).returns))
+    (paid, center), (bare, same_center) = played
+    np.testing.assert_allclose(bare.fitness, paid.fitness - 0.5 * paid.steps, rtol=1e-6)
+    np.testing.assert_array_equal(center, same_center)
+
+
+@pytest.mark.parametrize("start", ["normal", "zero"])
+def test_the_last_layer_begins_as_it_is_told(start):
+    params = experiment(policy=PolicyConfig(hidden=(4,), start=start)).state.params
+    assert (params["layer1"]["kernel"] == 0).all() == (start == "zero")
+    assert (params["layer0"]["kernel"] != 0).any()
+
+
+def test_clipup_is_an_optimizer_whose_steps_have_one_length():
+    chosen = OptimizerConfig("clipup", 0.3, options={"max_speed": 0.5})
+    made = experiment(optimizer=chosen, sparsity=SparsityConfig("none"))
+    tell, state, lengths = jax.jit(made.algorithm.tell), made.state, []
+    for scale in (1.0, 1e6):
+        after, _ = tell(state, scale * jax.numpy.arange(8.0))
+        step = jax.tree.map(jax.numpy.subtract, after.params, state.params)
+        lengths.append(float(optax.tree.norm(step)))
+    np.testing.assert_allclose(lengths, 0.3, rtol=1e-4)
+
+
 def test_sigma_decays_as_published():
-    decaying = AlgorithmConfig(num_members=8, sigma_decay=0.5, sigma_decay_every=50)
+    decaying = AlgorithmConfig(num_members=8, sigma=0.1, sigma_decay=0.5, sigma_decay_every=50)
     made = experiment(algorithm=decaying)
     tell, fitness, state = jax.jit(made.algorithm.tell), jax.numpy.arange(8.0), made.state
     for generation in (0, 47, 48, 97, 98):
@@ -227,6 +339,21 @@ def test_weight_decay_pulls_towards_zero():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), after.params, expected)
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "method"),
+    [
+        (SparsityConfig(fraction=0.0), "NES"),
+        (SparsityConfig("none", fraction=0.5), "NES"),
+        (SparsityConfig(fraction=0.5), "NESHT"),
+        (SparsityConfig(keep=3), "NESHT"),
+    ],
+)
+def test_a_run_that_cuts_no_weight_is_nes(sparsity, method):
+    config = replace(DEFAULT, sparsity=sparsity)
+    assert config.method == method
+    assert (experiment(sparsity=sparsity).projection is None) == (method == "NES")
+
+
 def zeros(tree):
     return sum(int((leaf == 0).sum()) for leaf in jax.tree.leaves(tree))
 
@@ -240,7 +367,7 @@ def test_the_projection_is_sparse_though_the_center_is_dense():
 def test_chosen_layers_alone_are_thresholded(name):
     made = experiment(
         sparsity=SparsityConfig(fraction=0.5, layers=(name,), exempt_bias=True),
-        policy=PolicyConfig(hidden=(4,)),
+        policy=PolicyConfig(hidden=(4,), start="normal"),
     )
     params = made.state.params
     sparse = made.projection(params)
@@ -260,7 +387,7 @@ def test_the_last_layer_is_the_last_of_any_network():
 
 def test_a_layer_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no layer 'layer2'; did you mean layer0"):
-        experiment(sparsity=SparsityConfig(layers=("layer2",)))
+        experiment(sparsity=SparsityConfig(fraction=0.5, layers=("layer2",)))
 
 
 def test_a_policy_that_tells_of_no_layers_is_thresholded_as_a_whole():
@@ -268,9 +395,9 @@ def test_a_policy_that_tells_of_no_layers_is_thresholded_as_a_whole():
     projection = build_projection(SparsityConfig(fraction=0.5), (), params)
     assert zeros(projection(params)) == 5
     with pytest.raises(ValueError, match="does not tell of its layers"):
-        build_projection(SparsityConfig(layers=("last",)), (), params)
+        build_projection(SparsityConfig(fraction=0.5, layers=("last",)), (), params)
     with pytest.raises(ValueError, match="needs a policy that tells of its layers"):
-        build_projection(SparsityConfig(scope="erdos_renyi_kernel"), (), params)
+        build_projection(SparsityConfig(fraction=0.5, scope="erdos_renyi_kernel"), (), params)
 
 
 def test_layers_keep_what_erdos_and_renyi_leave_them():
@@ -295,7 +422,9 @@ def test_a_quantile_rule_knows_no_erdos_and_renyi():
 
 def test_fewer_weights_than_actions_are_told():
     with pytest.warns(UserWarning, match="keeps 1 of 10 weights for 2 actions of .*CartPole"):
-        build(replace(DEFAULT, task="gymnasium/CartPole-v1"))
+        experiment(
+            task="gymnasium/CartPole-v1", distractors=0, sparsity=SparsityConfig(fraction=0.9)
+        )
 
 
 def test_bounds_out_of_reach_are_told():
@@ -319,22 +448,33 @@ def test_every_optimizer_steps_or_says_why_not(name):
     except ValueError as error:
         assert str(error).startswith(f"optimizer {name} cannot be used: ")
         return
-    after, _ = made.algorithm.tell(made.state, jax.numpy.arange(8.0))
+    after = made.state
+    for _ in range(2):  # rprop waits for a second gradient
+        after, _ = made.algorithm.tell(after, jax.numpy.arange(8.0))
     before = made.state.params["layer0"]["kernel"]
     assert not np.array_equal(after.params["layer0"]["kernel"], before)
 
 
-def test_optimizers_are_those_of_optax():
+def test_optimizers_are_those_of_optax_and_clipup():
     assert {"adam", "sgd", "adamw", "rmsprop", "lion"} <= set(optimizers())
-    assert all(make is getattr(optax, name) for name, make in optimizers().items())
+    assert optimizers()["clipup"] is clipup
+    own = {"clipup"}
+    assert all(
+        make is getattr(optax, name) for name, make in optimizers().items() if name not in own
+    )
 
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
         (OptimizerConfig("adm"), "no optimizer 'adm'; did you mean adam"),
-        (OptimizerConfig(options={"b3": 0.9}), "adam has no 'b3'; did you mean b"),
+        (OptimizerConfig("adam", options={"b3": 0.9}), "adam has no 'b3'; did you mean b"),
         (OptimizerConfig("lookahead"), "lookahead"),
+        (OptimizerConfig("clipupp"), "no optimizer 'clipupp'; did you mean clipup"),
+        (
+            OptimizerConfig("clipup", options={"speed": 1.0}),
+            "clipup has no 'speed'; did you mean m",
+        ),
     ],
 )
 def test_optimizers_that_optax_has_not_are_refused(chosen, message):

@@ -200,7 +200,7 @@ def test_a_folder_with_marks_of_rich_is_printed_as_it_is(tmp_path, capsys):
 
 def test_the_display_has_two_lines_and_no_rate_before_there_is_one():
     terminal = Console(file=StringIO(), force_terminal=True, width=80)
-    display = Display(terminal, total=10, rows=[])
+    display = Display(terminal, total=10, by_steps=False, rows=[])
     assert display._rates() == []
     display.update(Row(0, evaluation=EvaluationRow(1.0, None, None, None, 1, 0, 5.0, 0.9, [])))
     assert display._rates() == []
@@ -210,6 +210,17 @@ def test_the_display_has_two_lines_and_no_rate_before_there_is_one():
     assert display._rates()[-1].startswith("useful share 0.")
     lines = terminal.render_lines(display._two_lines(display._line() * 3))
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(("by_steps", "told"), [(True, "step 170/400"), (False, "generation 7/9")])
+def test_the_bar_counts_what_ends_the_run(by_steps, told):
+    terminal = Console(file=StringIO(), force_terminal=True, width=80)
+    total = 400 if by_steps else 9
+    display = Display(terminal, total=total, by_steps=by_steps, rows=[Row(0), Row(6, steps=100)])
+    display.update(Row(7, steps=70, simulated_steps=70))
+    (bar, _) = terminal.render_lines(display._two_lines(display._line()))
+    shown = " ".join("".join(segment.text for segment in bar).split())
+    assert shown.startswith(told)
 
 
 # ---------------------------------------------------------------------------- trained policies

@@ -133,6 +133,108 @@ def test_the_bits_do_not_depend_on_how_generations_are_grouped(probe, tmp_path, 
     assert bits(alone.state) == bits(together.state)
 
 
+# ------------------------------------------------------------------------------ a budget of steps
+
+
+BUDGETS = [
+    pytest.param({"task": "probe/linear"}, 500, id="constant"),
+    pytest.param({"task": "probe/countdown"}, 600, id="probe"),
+    pytest.param({"task": "gymnasium/CartPole-v1", "horizon": 30}, 900, id="gymnasium"),
+]
+LIMITED = replace(COMMON, sparsity=SparsityConfig(fraction=0.5, every=3), generations=None)
+
+
+@pytest.mark.parametrize(("changes", "budget"), BUDGETS)
+def test_the_generation_that_reaches_the_budget_is_the_last_and_is_evaluated(
+    changes, budget, tmp_path, quiet
+):
+    out = str(tmp_path / "run")
+    done = train(replace(LIMITED, **changes, steps=budget, out=out), console=quiet)
+    steps = np.cumsum([row.steps for row in done.rows])
+    assert steps[-2] < budget <= steps[-1]
+    last = len(done.rows) - 1
+    assert [row.generation for row in done.rows] == list(range(last + 1))
+    assert last == done.state.generation > 3 and done.interrupted is None
+    evaluated = [row.generation for row in done.rows if row.evaluation]
+    assert evaluated == sorted({*range(0, last + 1, LIMITED.evaluation.every), last})
+    assert (done.folder / "checkpoints" / str(last)).is_dir()
+    assert done.rows == read_rows(done.folder / "metrics.jsonl")
+
+
+@pytest.mark.parametrize(("budget", "generations"), [(240, 3), (241, 4), (1, 1)])
+def test_a_budget_is_reached_to_the_step(budget, generations, tmp_path, quiet):
+    out = str(tmp_path / "run")
+    done = train(replace(LIMITED, steps=budget, out=out), console=quiet)
+    assert [row.steps for row in done.rows[1:]] == generations * [80]
+
+
+@pytest.mark.parametrize(("steps", "generations", "last"), [(240, 9, 3), (10**12, 3, 3)])
+def test_of_steps_and_generations_the_first_limit_ends_a_run(
+    steps, generations, last, tmp_path, quiet
+):
+    out = str(tmp_path / "run")
+    limited = replace(LIMITED, steps=steps, generations=generations, out=out)
+    done = train(limited, console=quiet)
+    assert done.rows[-1].generation == last and done.rows[-1].evaluation
+
+
+@pytest.mark.parametrize(("changes", "budget"), BUDGETS[1:])
+def test_a_budget_ends_a_run_the_same_however_generations_are_grouped(
+    changes, budget, tmp_path, quiet, monkeypatch
+):
+    """The budget is reached within a call of many, then at the end of a call of one."""
+    calls = []
+    made = train_module.make_run_generations
+
+    def counted(*args):
+        run_generations = made(*args)
+        return lambda state, numbers, left: (
+            calls.append(len(numbers)) or run_generations(state, numbers, left)
+        )
+
+    monkeypatch.setattr(train_module, "make_run_generations", counted)
+    monkeypatch.setattr(train_module, "CALL_SECONDS", 1e6)
+    config = replace(LIMITED, **changes, steps=budget, checkpoint_every=50)
+    together = train(replace(config, out=str(tmp_path / "together")), console=quiet)
+    assert max(calls) >= 4 and sum(calls) > len(together.rows)
+    calls.clear()
+    monkeypatch.setattr(train_module, "MOST_GENERATIONS_A_CALL", 1)
+    alone = train(replace(config, out=str(tmp_path / "alone")), console=quiet)
+    assert calls == [1] * len(alone.rows)
+    assert bits(alone.state) == bits(together.state)
+    assert without_time(alone.rows) == without_time(together.rows)
+
+
+@pytest.mark.parametrize(("changes", "budget"), BUDGETS[1:])
+def test_a_resumed_run_of_more_steps_is_the_uninterrupted_one_bit_for_bit(
+    changes, budget, tmp_path, quiet
+):
+    config = replace(LIMITED, **changes)
+    whole = train(replace(config, steps=budget, out=str(tmp_path / "whole")), console=quiet)
+    cut = replace(config, steps=budget // 2, out=str(tmp_path / "cut"))
+    last = train(cut, console=quiet).rows[-1].generation
+    assert 0 < last < whole.rows[-1].generation
+    resumed = train(replace(cut, steps=budget), resume=True, console=quiet)
+    assert bits(resumed.state) == bits(whole.state)
+    told = without_time(resumed.rows)
+    if last % cut.evaluation.every:
+        assert told[last].evaluation
+        told[last] = told[last]._replace(evaluation=None)
+    assert told == without_time(whole.rows)
+
+
+def test_a_run_that_has_spent_its_steps_is_done(tmp_path, quiet):
+    config = replace(LIMITED, steps=300, out=str(tmp_path / "run"))
+    done = train(config, console=quiet)
+    for steps in (300, 100):
+        again = train(replace(config, steps=steps), resume=True, console=quiet)
+        assert again.rows == done.rows and again.interrupted is None
+        assert bits(again.state) == bits(done.state)
+
+
+# ------------------------------------------------------------------------------------ run folders
+
+
 def test_an_existing_folder_is_refused_and_not_touched(probe, tmp_path, quiet):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.txt").write_text("precious")

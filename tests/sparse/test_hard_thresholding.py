@@ -179,7 +179,8 @@ def test_keep_may_be_traced():
         ({"keep": {"all": 0}}, r"keep\['all'\] must be at least 1, got 0"),
         ({"sparsity": 0.5, "every": 0}, "every must be at least 1, got 0"),
         ({"keep": 3, "rule": "stale_quantile"}, "quantile"),
-        ({"sparsity": 0.5, "rule": "topk"}, "top_k, stale_quantile, signed_quantile, got 'topk'"),
+        ({"sparsity": 0.5, "rule": "topk"}, "signed_quantile, significance, got 'topk'"),
+        ({"sparsity": 0.5, "unit": "rows"}, "unit must be one of weight, row, got 'rows'"),
         ({"sparsity": 0.5, "scope": "layers"}, "all, layer or a function of the path, got"),
     ],
 )
@@ -367,8 +368,8 @@ def plainly(optimizer):
     return optimizer
 
 
-def above_a_half(group, after, before):
-    return [jnp.abs(leaf) > 0.5 for leaf in after]
+def above_a_half(group):
+    return [jnp.abs(leaf) > 0.5 for leaf in group.after]
 
 
 def cut_every(n):

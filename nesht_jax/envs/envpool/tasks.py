@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ def make(name: str, options: TaskOptions) -> Task:
 def _plain(name: str, options: TaskOptions) -> Task:
     """A task that shows features: MuJoCo, classic control or Box2D."""
     made = _checked(name, options, own={}, owned=_OWNED)
-    observations, actions = made.gymnasium_observation_space, made.gymnasium_action_space
+    observations, actions = observation_space(made), made.gymnasium_action_space
     discrete = not hasattr(actions, "low")
     if discrete:
         high = np.full(int(actions.n), np.inf, np.float32)
@@ -115,8 +116,19 @@ def _plain(name: str, options: TaskOptions) -> Task:
             show=_features,
             distractors=normals,
             act=act,
+            steps_draw=name.startswith("LunarLander"),  # its engines scatter
         ),
     )
+
+
+def observation_space(made: Any) -> Any:
+    """Space of what a task, or a pool, shows; a pool keeps it.
+
+    Of some tasks envpool tells float64 bounds of float32 observations, which Gymnasium warns of.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*precision lowered by casting to float32", UserWarning)
+        return made.observation_space
 
 
 def _atari(name: str, options: TaskOptions) -> Task:
@@ -126,7 +138,7 @@ def _atari(name: str, options: TaskOptions) -> Task:
     own |= {key: value for key, value in options.items() if key in own}
     _check_own_options(name, own)
     config, pixels = made.config, own["observation"] == "pixels"
-    channels, height, width = made.gymnasium_observation_space.shape
+    channels, height, width = observation_space(made).shape
     shape = (channels, height + 2 * own["border"], width + 2 * own["border"])
     unbounded = np.full(int(made.gymnasium_action_space.n), np.inf, np.float32)
     framed = functools.partial(_framed, border=own["border"], deviation=own["pixel_noise"])

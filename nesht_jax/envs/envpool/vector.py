@@ -7,7 +7,7 @@ import envpool
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
-from nesht_jax.envs.envpool.tasks import Simulator
+from nesht_jax.envs.envpool.tasks import Simulator, observation_space
 from nesht_jax.envs.host import cores
 from nesht_jax.envs.suite import VectorStep
 from nesht_jax.types import Task
@@ -50,6 +50,7 @@ class EnvpoolVector:
             max_episode_steps=task.horizon,
             **{"num_threads": cores(), **self._simulator.options},
         )
+        observation_space(self._pool)  # its first reset would make it, with warnings
 
     def reset(self, ids: Int[np.ndarray, " envs"]) -> Float[np.ndarray, "envs o"]:
         """Begins an episode in each of these environments; returns its first observation."""

@@ -52,7 +52,9 @@ def conclude(console: Console, config: Config, result: Result) -> None:
             _say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
     _say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
     more = (
-        f"--generations {2 * generation}" if config.steps is None else f"--steps {2 * config.steps}"
+        f"--generations {2 * generation}"
+        if config.step_limit is None
+        else f"--steps {2 * config.step_limit}"
     )
     _say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
 
