@@ -3,11 +3,13 @@ from .envs.tasks import make_evaluate as make_evaluate
 from .envs.tasks import make_task as make_task
 from .envs.tasks import make_vector as make_vector
 from .envs.tasks import task_names as task_names
+from .es.clipup import clipup as clipup
 from .es.nes import Algorithm as Algorithm
 from .es.nes import Info as Info
 from .es.nes import State as State
 from .es.nes import make_generation as make_generation
 from .es.nes import nesht as nesht
+from .es.shaping import best_directions as best_directions
 from .es.shaping import centered_rank as centered_rank
 from .es.shaping import centered_rank_by_order as centered_rank_by_order
 from .es.shaping import identity as identity
@@ -23,6 +25,7 @@ from .run.train import Result as Result
 from .run.train import train as train
 from .sparse.hard_thresholding import hard_thresholding as hard_thresholding
 from .sparse.hard_thresholding import masked_moments as masked_moments
+from .sparse.significance import with_phantoms as with_phantoms
 from .sparse.top_k import hard_threshold as hard_threshold
 from .types import Evaluate as Evaluate
 from .types import Evaluation as Evaluation
@@ -34,3 +37,4 @@ from .types import Task as Task
 from .types import mask_of as mask_of
 from .types import replicate as replicate
 from .types import sparsity_of as sparsity_of
+from .types import support_of as support_of

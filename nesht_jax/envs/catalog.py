@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 SUITES = {
-    "envpool": "Gymnasium's MuJoCo tasks and Atari games in C++, the fastest on a CPU; where "
-    "envpool has a wheel: Linux x86-64, macOS arm64, Windows",
+    "envpool": "Gymnasium's MuJoCo, classic control and Box2D tasks and Atari games in C++, the "
+    "fastest on a CPU; where envpool has a wheel: Linux x86-64, macOS arm64, Windows",
     "mjx": "Gymnasium's v5 MuJoCo tasks in JAX, for accelerators",
     "brax": "the tasks of Brax, on any of its back ends",
     "gymnasium": "any environment of Gymnasium, your own included; on every platform",

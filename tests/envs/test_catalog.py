@@ -27,6 +27,8 @@ def test_the_catalog_lists_every_suite_in_order_and_every_task_once():
     [
         Entry("envpool", "Hopper-v5", 11, 3, "continuous", None, 1000),
         Entry("envpool", "Pong-v5", 28224, 6, "discrete", (4, 84, 84), 27000),
+        Entry("envpool", "CartPole-v1", 4, 2, "discrete", None, 500),
+        Entry("envpool", "BipedalWalker-v3", 24, 4, "continuous", None, 1600),
         Entry("mjx", "halfcheetah", 17, 6, "continuous", None, 1000, terminates=False),
         Entry("gymnasium", "CartPole-v1", 4, 2, "discrete", None, 500),
         Entry("gymnasium", "Blackjack-v1", 45, 2, "discrete"),
@@ -148,9 +150,9 @@ def test_nearest_names(given, valid, clause):
         ("envpool/Hoper-v5", "unknown task 'envpool/Hoper-v5'; did you mean envpool/Hopper-v5"),
         ("mjx/Hopper-v5", "unknown task 'mjx/Hopper-v5'; did you mean mjx/hopper"),
         (
-            "envpool/CartPole-v1",
-            "unknown task 'envpool/CartPole-v1'; "
-            "CartPole-v1 is in gymnasium/CartPole-v1, gymnax/CartPole-v1",
+            "mjx/CartPole-v1",
+            "unknown task 'mjx/CartPole-v1'; "
+            "CartPole-v1 is in envpool/CartPole-v1, gymnasium/CartPole-v1, gymnax/CartPole-v1",
         ),
         ("probe/xyzzy", "unknown task 'probe/xyzzy'; `nesht envs probe` lists its tasks"),
         (

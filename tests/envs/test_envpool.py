@@ -1,15 +1,19 @@
-"""The envpool suite against plain loops over the same pool."""
+"""The envpool suite against plain loops over the same pool, and its small tasks against
+Gymnasium's."""
 
 import importlib
 import os
 import subprocess
 import sys
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from scipy import stats
 
+from nesht_jax.envs import tasks
 from nesht_jax.envs.suite import VectorEnv
 from nesht_jax.envs.tasks import (
     make_evaluate,
@@ -30,11 +34,16 @@ KEY = jax.random.key(0)
 HOPPER = "envpool/Hopper-v5"
 MEMBERS = 12
 
-MUJOCO = [
-    name
-    for name in task_names("envpool")
-    if registry.specs[name.partition("/")[2]][0] == "envpool.mujoco.gym"
-]
+
+def of_modules(*modules):
+    """Names of the tasks that these modules of envpool brought."""
+    names = [name.partition("/")[2] for name in task_names("envpool")]
+    return [name for name in names if registry.specs[name][0].removeprefix("envpool.") in modules]
+
+
+SMALL = of_modules("classic_control", "box2d")
+PLAYED = ["Hopper-v5", "CartPole-v1", "LunarLander-v3", "BipedalWalker-v3"]
+"""Tasks of each kind: of a LunarLander, steps draw as well."""
 
 
 def hopper(*, normalize=None, **rules):
@@ -125,6 +134,112 @@ def test_a_vector_equals_plain_environments_step_by_step():
             np.testing.assert_array_equal(vector.reset(over), first.astype(np.float32))
     assert ended > 5
     vector.close()
+
+
+# ------------------------------------------------------------------------- against Gymnasium
+
+
+STATES = {
+    "Acrobot-v1": lambda o: [np.arctan2(o[1], o[0]), np.arctan2(o[3], o[2]), o[4], o[5]],
+    "CartPole-v1": lambda o: o,
+    "MountainCar-v0": lambda o: o,
+    "MountainCarContinuous-v0": lambda o: o,
+    "Pendulum-v1": lambda o: [np.arctan2(o[1], o[0]), o[2]],
+}
+"""State of Gymnasium's simulator, from what a task shows."""
+
+PUSHED = {
+    "Acrobot-v1": (4, -1),
+    "CartPole-v1": (3, 1),
+    "MountainCar-v0": (1, 1),
+    "MountainCarContinuous-v0": (1, 1),
+    "Pendulum-v1": (2, -1),
+}
+"""Speed that actions follow, and the sign by which they reach the goal, balance or brake."""
+
+
+def set_state(env, name, seen):
+    env.unwrapped.state = np.array(STATES[name](seen.astype(np.float64)))
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_classic_control_is_gymnasiums(name):
+    """In each step of whole episodes the same state and action lead to the same."""
+    horizon, ids = 400, np.zeros(1, int)
+    task = make_task(f"envpool/{name}", horizon=horizon)
+    vector = make_vector(task, num_envs=1, seed=2)
+    env = gymnasium.make(name, max_episode_steps=horizon)
+    generator, (speed, sign), over, ends = np.random.default_rng(0), PUSHED[name], True, []
+    ways = sign * (np.linspace(-1, 1, task.num_actions) if task.discrete else task.action_high)
+    while len(ends) < 2:
+        if over:
+            seen, _ = vector.reset(ids)[0], env.reset()
+        set_state(env, name, seen)
+        said = np.float32(np.sign(seen[speed]) * ways + generator.normal(size=task.num_actions))
+        step = vector.step(said[None], ids)
+        action = said.argmax() if task.discrete else said.clip(task.action_low, task.action_high)
+        expected, reward, terminated, truncated, _ = env.step(action)
+        seen = step.observation[0]
+        np.testing.assert_allclose(seen, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(step.reward[0], reward, rtol=1e-5)
+        assert (step.terminated[0], step.truncated[0]) == (terminated, truncated)
+        over = terminated or truncated
+        ends += [terminated] if over else []
+    assert any(ends) == (name != "Pendulum-v1")  # it has no goal
+    vector.close()
+
+
+def test_a_pendulum_at_its_speed_limit_turns_further_than_gymnasiums():
+    """envpool limits the speed after the turn; everything else is the same."""
+    name, ids, seconds, limit, above = "Pendulum-v1", np.zeros(1, int), 0.05, 8.0, 0
+    vector, env = make_vector(make_task(f"envpool/{name}"), num_envs=1), gymnasium.make(name)
+    seen, _ = vector.reset(ids)[0], env.reset()
+    for _ in range(150):
+        set_state(env, name, seen)
+        angle, speed = env.unwrapped.state
+        action = np.float32([2 if speed > 0 else -2])
+        step, (_, reward, *_) = vector.step(action[None], ids), env.step(action)
+        unlimited = speed + seconds * (15 * np.sin(angle) + 3 * float(action[0]))
+        excess = unlimited - np.clip(unlimited, -limit, limit)
+        above += abs(excess) > 1e-4
+        angle, speed = env.unwrapped.state + np.array([seconds * excess, 0])
+        seen = step.observation[0]
+        np.testing.assert_allclose(seen, [np.cos(angle), np.sin(angle), speed], atol=1e-5)
+        np.testing.assert_allclose(step.reward[0], reward, rtol=1e-5)
+    assert 20 < above < 130
+    vector.close()
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_classic_control_begins_as_gymnasiums_does(name):
+    count = 500
+    vector, env = make_vector(make_task(f"envpool/{name}"), num_envs=count), gymnasium.make(name)
+    begun = vector.reset(np.arange(count))
+    expected = np.array([env.reset(seed=seed)[0] for seed in range(count)])
+    for ours, theirs in zip(begun.T, expected.T, strict=True):
+        assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
+    vector.close()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_tasks_have_the_limits_of_gymnasiums(name):
+    assert make_task(f"envpool/{name}").horizon == gymnasium.spec(name).max_episode_steps
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_gymnasium_has_classic_control_of_the_same_sizes(name, monkeypatch):
+    """It plays in place of an envpool that is not installed."""
+    ours = make_task(f"envpool/{name}")
+    monkeypatch.setattr(tasks.catalog, "installed", lambda suite: suite != "envpool")
+    with pytest.warns(UserWarning, match=f"gymnasium/{name} plays instead of envpool/{name}"):
+        theirs = make_task(f"envpool/{name}")
+    assert theirs.name == f"gymnasium/{name}" and theirs.discrete == ours.discrete
+    assert theirs.observation_size == ours.observation_size
+    np.testing.assert_array_equal(theirs.action_low, ours.action_low)
+    np.testing.assert_array_equal(theirs.action_high, ours.action_high)
+
+
+# ------------------------------------------------------------------------------------------
 
 
 def test_an_action_outside_the_bounds_is_one_on_them():
@@ -226,12 +341,17 @@ def test_a_large_population_plays_in_parts(monkeypatch, parts):
         np.testing.assert_allclose(played.observed.mean, expected.observed.mean, rtol=1e-4)
 
 
-def test_seek_is_the_call_that_would_have_been():
-    task, policy = hopper(distractors=2)
+@pytest.mark.parametrize("name", PLAYED)
+def test_seek_is_the_call_that_would_have_been(name):
+    task = make_task(f"envpool/{name}", distractors=2, horizon=150)
+    policy = make_policy(task)
     _, population = population_of(policy)
-    through, jumped = (make_evaluate(task, policy, num_members=MEMBERS, seed=1) for _ in range(2))
+    through, jumped, other = (
+        make_evaluate(task, policy, num_members=MEMBERS, seed=seed) for seed in (1, 1, 2)
+    )
     keys = jax.random.split(KEY, 4)
     results = [through(key, population, None) for key in keys]
+    assert (results[0].fitness != other(keys[0], population, None).fitness).any()
     for call in (3, 0, 2):
         jumped.seek(call)
         again = jumped(keys[call], population, None)
@@ -415,9 +535,9 @@ def test_an_option_reaches_the_simulator():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MUJOCO)
+@pytest.mark.parametrize("name", of_modules("mujoco.gym", "classic_control", "box2d"))
 def test_every_listed_task_plays(name):
-    task = make_task(name, horizon=5)
+    task = make_task(f"envpool/{name}", horizon=5)
     policy = make_policy(task)
     played = make_evaluate(task, policy, num_members=2)(KEY, same(policy), None)
     assert np.isfinite(played.fitness).all() and (played.steps <= 5).all()

@@ -10,6 +10,7 @@ from nesht_jax.run.config import (
     AlgorithmConfig,
     Config,
     EvaluationConfig,
+    OptimizerConfig,
     PolicyConfig,
     SparsityConfig,
 )
@@ -18,9 +19,10 @@ from nesht_jax.run.train import train
 PROBE = Config(
     task="probe/linear",
     distractors=3,
-    algorithm=AlgorithmConfig(num_members=256),
+    algorithm=AlgorithmConfig(num_members=256, sigma=0.1, shaping="centered_rank"),
     sparsity=SparsityConfig(fraction=0.7, every=4),
-    policy=PolicyConfig(output="clip"),
+    policy=PolicyConfig(output="clip", start="normal"),
+    optimizer=OptimizerConfig("adam", 0.1),
     evaluation=EvaluationConfig(every=4),
     generations=12,
     checkpoint_every=5,

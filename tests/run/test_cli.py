@@ -18,6 +18,8 @@ from nesht_jax.run.cli.machine import has_accelerator, keep_compilations
 from nesht_jax.run.cli.options import given_settings
 from nesht_jax.run.cli.train import add_arguments, read_command
 from nesht_jax.run.evaluate import RunScore
+from nesht_jax.run.names import tuned_config
+from nesht_jax.run.yaml import make_config, read
 
 
 def complaint(capsys, *argv):
@@ -55,7 +57,7 @@ def complaint(capsys, *argv):
         (["train", "--task=envpool/Hoper-v5"], "did you mean envpool/Hopper-v5"),
         (["train", "--task=mujoco/hopper"], "unknown suite 'mujoco'"),
         (["train", "--task=probe/liner"], "probe/linear"),
-        (["train", "envpool/CartPole-v1"], "CartPole-v1 is in gymnasium/CartPole-v1"),
+        (["train", "mjx/CartPole-v1"], "CartPole-v1 is in envpool/CartPole-v1"),
         (["train", "envpool/Hopper-v5", "--task_options={frame_skp: 3}"], "frame_skip"),
         (["train", "probe/linear", "--optimizer.name=adm"], "did you mean adam"),
         (["train", "probe/linear", "--seed"], "--seed"),
@@ -126,6 +128,7 @@ def test_eval_of_a_game_takes_options_and_tells_human_normalised_scores(capsys, 
 def test_train_resume_eval(capsys, tmp_path):
     out = str(tmp_path / "run")
     options = ["probe/linear", "--distractors=2", "--algorithm.num_members=8"]
+    options += ["--sparsity.fraction=0.9"]
     assert main(["train", *options, "--generations=4", f"--out={out}"]) == 0
     assert main(["train", f"--resume={out}", "--generations=7"]) == 0
     told = capsys.readouterr().out
@@ -230,11 +233,13 @@ def test_envs_tells_what_installs_a_suite(capsys, monkeypatch):
 
 
 def test_a_task_named_alone_gets_its_tuned_settings():
-    config, notes = read_command(["CartPole-v1"], {})
-    assert config.task == "gymnasium/CartPole-v1" and config.sparsity.fraction == 0.5
-    assert any("tuned" in note for note in notes) and any("gymnax" in note for note in notes)
-    config, notes = read_command(["CartPole-v1", "nes"], {"seed": 3})
-    assert config.sparsity.fraction == 0.9 and config.seed == 3
+    config, notes = read_command(["Pendulum-v1"], {})
+    tuned = tuned_config("envpool/Pendulum-v1")
+    assert config == make_config(read(tuned)) != make_config({"task": "envpool/Pendulum-v1"})
+    assert any("tuned" in note for note in notes) and any("gymnasium" in note for note in notes)
+    config, notes = read_command(["Pendulum-v1", "nes"], {"seed": 3})
+    dense = {"sparsity": {"method": "none"}}
+    assert config == make_config({"task": "envpool/Pendulum-v1", "seed": 3, **dense})
     assert not any("tuned" in note for note in notes)
 
 

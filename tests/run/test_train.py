@@ -137,9 +137,8 @@ def test_the_bits_do_not_depend_on_how_generations_are_grouped(probe, tmp_path, 
 
 
 BUDGETS = [
-    pytest.param({"task": "probe/linear"}, 500, id="constant"),
     pytest.param({"task": "probe/countdown"}, 600, id="probe"),
-    pytest.param({"task": "gymnasium/CartPole-v1", "horizon": 30}, 900, id="gymnasium"),
+    pytest.param({"task": "gymnasium/CartPole-v1", "horizon": 30}, 750, id="gymnasium"),
 ]
 LIMITED = replace(COMMON, sparsity=SparsityConfig(fraction=0.5, every=3), generations=None)
 
@@ -161,7 +160,7 @@ def test_the_generation_that_reaches_the_budget_is_the_last_and_is_evaluated(
     assert done.rows == read_rows(done.folder / "metrics.jsonl")
 
 
-@pytest.mark.parametrize(("budget", "generations"), [(240, 3), (241, 4), (1, 1)])
+@pytest.mark.parametrize(("budget", "generations"), [(240, 3), (241, 4)])
 def test_a_budget_is_reached_to_the_step(budget, generations, tmp_path, quiet):
     out = str(tmp_path / "run")
     done = train(replace(LIMITED, steps=budget, out=out), console=quiet)
@@ -178,7 +177,7 @@ def test_of_steps_and_generations_the_first_limit_ends_a_run(
     assert done.rows[-1].generation == last and done.rows[-1].evaluation
 
 
-@pytest.mark.parametrize(("changes", "budget"), BUDGETS[1:])
+@pytest.mark.parametrize(("changes", "budget"), BUDGETS)
 def test_a_budget_ends_a_run_the_same_however_generations_are_grouped(
     changes, budget, tmp_path, quiet, monkeypatch
 ):
@@ -205,7 +204,7 @@ def test_a_budget_ends_a_run_the_same_however_generations_are_grouped(
     assert without_time(alone.rows) == without_time(together.rows)
 
 
-@pytest.mark.parametrize(("changes", "budget"), BUDGETS[1:])
+@pytest.mark.parametrize(("changes", "budget"), BUDGETS)
 def test_a_resumed_run_of_more_steps_is_the_uninterrupted_one_bit_for_bit(
     changes, budget, tmp_path, quiet
 ):

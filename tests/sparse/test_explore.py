@@ -389,8 +389,10 @@ def test_a_generation_is_nes_on_the_support(mirrored):
         epsilon = jax.tree.map(
             lambda m, p: (np.float64(m) - np.float64(p)) / 0.5, row(members, i), params
         )
-        weights = np.float64(fitness[i]) / (MEMBERS * 0.5)
-        expected = jax.tree.map(lambda e: -np.tensordot(weights, e, 1), epsilon)
+        contract = functools.partial(
+            np.tensordot, -np.float64(fitness[i]) / (MEMBERS * 0.5), axes=1
+        )
+        expected = jax.tree.map(contract, epsilon)
         jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, atol=1e-5), gradient, expected)
         equal(jax.tree.map(lambda g: np.asarray(g) != 0, gradient), support)
         np.testing.assert_allclose(infos.gradient_norm[i], optax.tree.norm(expected), rtol=1e-4)

@@ -1,4 +1,5 @@
-"""Gymnasium's MuJoCo tasks and Atari games in envpool, a pool of simulators in C++.
+"""Gymnasium's MuJoCo, classic control and Box2D tasks and Atari games in envpool, a pool of
+simulators in C++.
 
 It is there where envpool has a wheel: Linux x86-64, macOS arm64, Windows. Only living episodes are
 stepped, and the policy acts for one half of them while the other half is simulated. MuJoCo pools
@@ -27,8 +28,8 @@ class EnvpoolEvaluate:
     """Plays every episode in an environment of its own, half of them in each of two pools.
 
     Each call resets every environment once, by a draw of its own stream, so call c sees the c-th
-    draw of every stream: ``seek`` gets there by resetting c times, at some ten microseconds each.
-    Where steps draw as well, each call makes its pools anew.
+    draw of every stream: ``seek`` gets there by resetting c times, at some ten microseconds each,
+    a BipedalWalker's some hundred. Where steps draw as well, each call makes its pools anew.
     """
 
     def __init__(
