@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Key
 
@@ -19,8 +20,8 @@ def hard_thresholding(
     keep: Count | Mapping[Any, Count] | None = None,
     level: Share | None = None,
     every: Count = 1,
-    begin: int = 0,
-    explore: Share = 1.0,
+    begin: Count = 0,
+    explore: Share | None = None,
     scope: Scope = "all",
     exempt_bias: bool = False,
     rule: Rule | str = "top_k",
@@ -42,8 +43,8 @@ def hard_thresholding(
             begin + 1 + every, … threshold, the others are left as they are.
         begin: number of updates before the first thresholding.
         explore: share of the dead weights, or rows, that may move until the next thresholding,
-            drawn anew each time. 1: all, as in the paper. Below 1 ``update`` needs a ``key``, which
-            ``nesht`` gives, and perturbs no others.
+            drawn anew each time. None or 1: all, as in the paper. Else ``update`` needs a ``key``,
+            which ``nesht`` gives, and perturbs no others.
         scope: group of weights that compete for k. ``"all"``: all weights; ``"layer"``: those of
             one layer, whose group is the leaf's path but its last name; or a function from a leaf's
             path, a tuple of names, to its group, ``None`` to leave the leaf alone.
@@ -52,8 +53,7 @@ def hard_thresholding(
             (the paper). ``"stale_quantile"``: the β-quantile of |θ_t|, applied to θ_{t+½}
             (published MuJoCo code). ``"signed_quantile"``: the β-quantile of θ_{t+½} *with its
             signs*, so that only about 2β - 1 is zeroed (published Atari code). ``"significance"``:
-            those too large for chance, of which phantoms tell, see ``significance``; where none is,
-            nothing is thresholded, and evidence gathers until the next time.
+            those too large for chance, of which phantoms tell, see ``significance``; at least one.
         unit: what lives or dies as one. ``"weight"``; or ``"row"``: all weights of an input, in
             filters of an input channel, by their Euclidean norm; k counts inputs then, and vectors,
             as biases, are left alone.
@@ -79,7 +79,7 @@ def hard_thresholding(
 
 
 def sparsify(
-    projection: Projection, *, every: Count = 1, begin: int = 0, explore: Share = 1.0
+    projection: Projection, *, every: Count = 1, begin: Count = 0, explore: Share | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the transformation that decides by a projection which weights live, at updates
     begin + 1, begin + 1 + every, begin + 1 + 2·every, ….
@@ -93,9 +93,13 @@ def sparsify(
     period = checked_count("every", every)
     if isinstance(period, int):
         period = min(period, jnp.iinfo(jnp.int32).max)
-    explores_all = isinstance(explore, int | float) and explore == 1
-    if isinstance(explore, int | float) and not 0 <= explore <= 1:
-        raise ValueError(f"explore must be in [0, 1], got {explore}")
+    explores_all = explore is None
+    if isinstance(explore, int | float | np.floating):
+        explores_all = explore == 1
+        if not 0 <= explore <= 1:
+            raise ValueError(f"explore must be in [0, 1], got {explore}")
+    if isinstance(begin, int | np.integer) and begin < 0:
+        raise ValueError(f"begin must be at least 0, got {begin}")
 
     def init_fn(params: Params) -> Any:
         jax.eval_shape(projection.mask, params)  # what cannot be thresholded is refused here
@@ -122,17 +126,16 @@ def sparsify(
         def decide() -> tuple[Params, Params, Params | None]:
             moved = jax.tree.map(_step, steps, before, movable)
             after = optax.apply_updates(before, moved)
-            # where dead units are tried in turn, a decision that none lives is one
-            mask, _ = projection.decide(after, before, guarded=explores_all)
+            mask = projection.mask(after, before)
             moved = jax.tree.map(_step, moved, before, mask)
-            if draws is None:
+            if draws is None or explore is None:
                 return moved, mask, None
             return moved, mask, projection.support(before, mask, draws, explore)
 
         def leave() -> tuple[Params, Params, Params | None]:
             return jax.tree.map(_step, steps, before, movable), movable, state.support
 
-        if isinstance(period, int) and period == 1 and begin == 0:
+        if isinstance(period, int) and period == 1 and isinstance(begin, int) and begin == 0:
             updates, mask, support = decide()
         else:
             since = state.updates - begin

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from nesht_jax.sparse.significance import benjamini_hochberg, p_values
@@ -64,24 +65,16 @@ class Projection:
         return zero_dead(params, self.mask(params))
 
     def mask(self, params: Params, before: Params | None = None) -> Params:
-        """Says which weights live: the first result of ``decide``."""
-        return self.decide(params, before)[0]
-
-    def decide(
-        self, params: Params, before: Params | None = None, *, guarded: bool = True
-    ) -> tuple[Params, Bool[Array, ""]]:
-        """Says which weights live, and whether that was decided.
+        """Says which weights live.
 
         Args:
             params: θ_{t+½}, the params after the step.
             before: θ_t, the params before it, which rule ``stale_quantile`` measures; by default
                 ``params``.
-            guarded: whether all live, and nothing is decided, where the rule would keep nothing of
-                some group.
 
         Returns:
-            Pytree like ``params`` of bool arrays, all True in leaves outside every group and False
-            of phantoms; and whether that was decided.
+            Pytree like ``params`` of bool arrays, all True in leaves outside every group, and False
+            of phantoms.
 
         Raises:
             ValueError: if ``keep`` lacks a group of these params, or phantoms are missing.
@@ -92,23 +85,17 @@ class Projection:
         earlier = after if before is None else list(map(jnp.asarray, jax.tree.leaves(before)))
         phantom = [is_phantom(path) for path, _ in paths]
         told = [leaf.ravel() for leaf, is_one in zip(after, phantom, strict=True) if is_one]
-        phantoms = jnp.concatenate([jnp.zeros(0, jnp.float32), *told])
+        phantoms = jnp.concatenate([jnp.zeros(0, jnp.float32), *(x.astype("f4") for x in told)])
         groups: dict[Hashable, list[int]] = {}
         for i, (path, leaf) in enumerate(paths):
             if not phantom[i] and (name := self._group(_names(path), leaf)) is not None:
                 groups.setdefault(name, []).append(i)
         masks = [jnp.full_like(x, not dies, bool) for x, dies in zip(after, phantom, strict=True)]
-        decided = jnp.asarray(True)
         for name, places in groups.items():
             group = Group(name, [after[i] for i in places], [earlier[i] for i in places], phantoms)
-            kept = self.kept(group)
-            if guarded:
-                decided &= jnp.stack([mask.any() for mask in kept]).any()
-            for i, mask in zip(places, kept, strict=True):
+            for i, mask in zip(places, self.kept(group), strict=True):
                 masks[i] = mask
-        if guarded:
-            masks = [mask | ~decided for mask in masks]
-        return jax.tree.unflatten(treedef, masks), decided
+        return jax.tree.unflatten(treedef, masks)
 
     def support(self, params: Params, mask: Params, key: Key[Array, ""], explore: Share) -> Params:
         """Draws which weights a search may move: the living, and a share of the dead units.
@@ -173,7 +160,7 @@ def _check(sparsity: Any, keep: Any, level: Any, rule: str, unit: str) -> None:
                 "rule significance finds how many to keep: give level, and neither sparsity nor "
                 f"keep; got {level=}, {sparsity=}, {keep=}"
             )
-        if isinstance(level, int | float) and not 0 < level < 1:
+        if isinstance(level, int | float | np.floating) and not 0 < level < 1:
             raise ValueError(f"level must be in (0, 1), got {level}")
         return
     if level is not None:
@@ -199,17 +186,21 @@ def _top_k(k_of: Callable[[Hashable, int], Count], unit: str) -> Kept:
 
 
 def _significance(level: Any, unit: str) -> Kept:
-    """Keeps the units whose energy is too large for that of as many phantoms."""
+    """Keeps the units whose energy is too large for that of as many phantoms, at least one."""
 
     def kept(group: Group) -> list[Array]:
         if not group.phantoms.size:
             raise ValueError("rule significance needs phantoms: see sparse.significance")
         wide = [leaf.astype(jnp.float32) for leaf in group.after]
         energies = [jnp.square(x) if unit == "weight" else _row_norms(x) ** 2 for x in wide]
-        sizes = [jnp.full(e.size, x.size / e.size) for e, x in zip(energies, wide, strict=True)]
+        sizes = [
+            jnp.full(e.size, x.size // max(e.size, 1), jnp.int32)
+            for e, x in zip(energies, wide, strict=True)
+        ]
         energy = jnp.concatenate([e.ravel() for e in energies])
         p = p_values(energy, jnp.concatenate(sizes), group.phantoms)
-        rejected = benjamini_hochberg(p, level)
+        # not ==: among NaN the largest is NaN, which must not be hidden
+        rejected = benjamini_hochberg(p, level) | ~(energy < energy.max(initial=0))
         ends = [sum(e.size for e in energies[: i + 1]) for i in range(len(energies))]
         parts = jnp.split(rejected, ends[:-1])
         masks = [part.reshape(e.shape) for part, e in zip(parts, energies, strict=True)]
@@ -220,7 +211,8 @@ def _significance(level: Any, unit: str) -> Kept:
 
 def _row_norms(kernel: Float[Array, "rows ..."]) -> Float[Array, " rows"]:
     """‖W_r‖₂ of the weights that read input r, or channel r."""
-    return jnp.sqrt(jnp.sum(jnp.square(kernel), axis=tuple(range(1, kernel.ndim))))
+    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    return jnp.sqrt(jnp.sum(jnp.square(wide), axis=tuple(range(1, kernel.ndim))))
 
 
 def _spread(masks: list[Array], leaves: list[Array]) -> list[Bool[Array, "..."]]:

@@ -2,7 +2,8 @@
 
 A weight that no policy reads is perturbed and updated as the others are, but its perturbation is
 independent of the fitness. So the values of such phantoms, all alike, are drawn from the law of
-every weight that does not matter.
+every weight that does not matter. Where dead weights are tried in turn this holds of gradient
+ascent; moments of an optimizer make the steps of the seldom perturbed differ from the phantoms'.
 """
 
 from collections.abc import Mapping
@@ -62,7 +63,9 @@ def benjamini_hochberg(p: Float[Array, " u"], level: float | Float[Array, ""]) -
     Reference: Benjamini and Hochberg 1995, section 3.1.
     """
     ascending = jnp.sort(p)
-    tested = jnp.sum(p < 1)
-    passes = ascending * tested <= level * jnp.arange(1, p.size + 1)
+    tested = jnp.sum(p < 1).astype(p.dtype)
+    passes = (ascending < 1) & (
+        ascending * tested <= level * jnp.arange(1, p.size + 1, dtype=p.dtype)
+    )
     bar = jnp.max(ascending, where=passes, initial=-1.0)
     return p <= bar

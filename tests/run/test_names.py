@@ -125,7 +125,7 @@ def test_every_listed_task_stands_and_its_bare_name_is_found(only, entry):
         ("quickstart", "quickstart"),
         ("preset/paper", "preset/paper"),
         ("paper", "preset/paper"),
-        ("gymnasium/cartpole", "gymnasium/cartpole"),
+        ("envpool/hopper", "envpool/hopper"),
         ("configs/atari/pong.yaml", "atari/pong"),
         ("cartpole", None),
         ("CartPole-v1", None),
@@ -153,8 +153,8 @@ def test_no_preset_is_named_like_a_config_or_a_task():
 @pytest.mark.parametrize(
     ("task", "name"),
     [
-        ("gymnasium/CartPole-v1", "gymnasium/cartpole"),
-        ("gymnax/CartPole-v1", "gymnax/cartpole"),
+        ("envpool/Hopper-v5", "envpool/hopper"),
+        ("gymnasium/Hopper-v5", None),
         ("envpool/Pong-v5", "atari/pong"),
         ("probe/linear", None),
         ("envpool/Pong", None),

@@ -299,22 +299,6 @@ def test_a_share_beyond_one_is_refused(explore):
         hard_thresholding(keep=5, explore=explore)
 
 
-def test_where_nothing_is_significant_only_a_share_decides():
-    """All may move: phantoms and weights walk on. A share: all are zeroed, and others tried."""
-    rule = {"rule": "significance", "level": 0.1, "unit": "row"}
-    still = jax.tree.map(jnp.zeros_like, PARAMS)
-    everything = hard_thresholding(**rule)
-    updates, state = everything.update(still, everything.init(PARAMS), PARAMS, key=KEY)
-    equal(updates, still)
-    assert all(leaf.all() for leaf in jax.tree.leaves(state.mask))
-    share = hard_thresholding(**rule, explore=0.5)
-    updates, state = share.update(still, share.init(PARAMS), PARAMS, key=KEY)
-    assert (kernels(updates) == -kernels(PARAMS)).all()
-    assert (updates["phantom"] == -PARAMS["phantom"]).all()
-    assert not updates["layer0"]["bias"].any() and not kernels(state.mask).any()
-    assert 0 < kernels(state.support).mean() < 1
-
-
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("explore", [1.0, 0.5])
 def test_no_dtype_is_promoted_and_the_state_keeps_its_shapes(explore, x64):

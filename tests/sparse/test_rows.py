@@ -154,10 +154,9 @@ def test_the_center_has_k_rows_and_biases_step_as_without():
 PHANTOMS = normal(6, 128)
 
 
-def significant(params, phantoms=PHANTOMS, *, unit, guarded=True, **options):
+def significant(params, phantoms=PHANTOMS, *, unit, **options):
     projection = make_projection(rule="significance", level=0.1, unit=unit, **options)
-    params = {**params, "phantom": jnp.asarray(phantoms)}
-    return projection.decide(params, guarded=guarded)
+    return projection.mask({**params, "phantom": jnp.asarray(phantoms)})
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (6, 2, 2, 2)])
@@ -165,24 +164,24 @@ def test_rows_that_are_too_large_for_chance_live(shape):
     """Of their weights none is, by itself."""
     kernel = np.full(shape, 0.7, np.float32)
     kernel[[1, 4]] = -1.9
-    mask, decided = significant({"kernel": kernel}, unit="row")
+    mask = significant({"kernel": kernel}, unit="row")
     assert rows_of(mask["kernel"]) == [False, True, False, False, True, False]
-    assert decided and not mask["phantom"].any()
-    weights, decided = significant({"kernel": kernel}, unit="weight")
-    assert weights["kernel"].all() and not decided
+    assert not mask["phantom"].any()
+    weights = significant({"kernel": kernel}, unit="weight")["kernel"]
+    assert (weights == (abs(kernel) == abs(kernel).max())).all()  # the largest, all of them
 
 
 def test_weights_that_are_too_large_for_chance_live():
     kernel = normal(8, 5, 4)
     kernel[2, 3], kernel[0, 1] = 6, -7
-    mask, decided = significant({"kernel": kernel}, unit="weight")
-    assert np.argwhere(mask["kernel"]).tolist() == [[0, 1], [2, 3]] and decided
+    mask = significant({"kernel": kernel}, unit="weight")
+    assert np.argwhere(mask["kernel"]).tolist() == [[0, 1], [2, 3]]
 
 
 def test_rows_are_judged_by_their_own_number_of_weights():
     """The same energy, 40, is expected of 36 weights and not of 4."""
     params = {"a": jnp.full((2, 36), np.sqrt(40 / 36)), "b": jnp.full((2, 4), np.sqrt(40 / 4))}
-    mask, _ = significant(params, unit="row")
+    mask = significant(params, unit="row")
     assert rows_of(mask["a"]) == [False, False] and rows_of(mask["b"]) == [True, True]
 
 
@@ -193,23 +192,17 @@ def test_groups_are_judged_apart_and_biases_left_alone():
         "layer1": {"kernel": jnp.array([[2.5]])},
     }
     for scope, lives in [("all", False), ("layer", True)]:
-        mask, _ = significant(params, unit="weight", exempt_bias=True, scope=scope, guarded=False)
+        mask = significant(params, unit="weight", exempt_bias=True, scope=scope, guarded=False)
         assert mask["layer1"]["kernel"].all() == lives and not mask["layer0"]["kernel"].any()
         assert mask["layer0"]["bias"].all()
 
 
-def test_where_nothing_is_significant_nothing_is_decided_unless_unguarded():
-    params = {"kernel": normal(10, 6, 4)}
-    mask, decided = significant(params, unit="row")
-    assert not decided and all(leaf.all() for leaf in mask.values())
-    mask, decided = significant(params, unit="row", guarded=False)
-    assert decided and not any(leaf.any() for leaf in mask.values())
-
-
-@pytest.mark.parametrize("unit", ["weight", "row"])
-def test_phantoms_that_have_not_moved_decide_nothing(unit):
-    mask, decided = significant({"kernel": normal(11, 6, 4)}, np.zeros(8, np.float32), unit=unit)
-    assert not decided and all(leaf.all() for leaf in mask.values())
+@pytest.mark.parametrize("phantoms", [PHANTOMS, np.zeros(8, np.float32)])
+def test_where_nothing_is_significant_the_largest_lives(phantoms):
+    kernel = normal(10, 6, 4)
+    mask = significant({"kernel": kernel}, phantoms, unit="row")
+    largest = np.linalg.norm(kernel, axis=1).argmax()
+    assert np.flatnonzero(rows_of(mask["kernel"])).tolist() == [largest]
 
 
 @pytest.mark.parametrize("unit", ["weight", "row"])
@@ -217,7 +210,7 @@ def test_rows_at_zero_are_not_tested(unit):
     """Of a thousand rows only two have moved, and one of them is significant."""
     kernel = np.zeros((1000, 4), np.float32)
     kernel[3], kernel[500] = 4, 0.1
-    mask, _ = significant({"kernel": kernel}, unit=unit)
+    mask = significant({"kernel": kernel}, unit=unit)
     assert np.flatnonzero(rows_of(mask["kernel"])).tolist() == [3]
 
 
@@ -225,7 +218,7 @@ def test_no_dtype_is_promoted():
     for dtype in (jnp.float32, jnp.bfloat16):
         params = jax.tree.map(lambda leaf, dtype=dtype: jnp.asarray(leaf, dtype), PARAMS)
         with jax.numpy_dtype_promotion("strict"):
-            mask, _ = jax.eval_shape(
+            mask = jax.eval_shape(
                 functools.partial(significant, unit="row", phantoms=jnp.ones(8, dtype)), params
             )
         assert all(leaf.dtype == bool for leaf in jax.tree.leaves(mask))
