@@ -185,7 +185,7 @@ def _suite(name: str) -> Suite:
 
 
 def _without_envpool(short: str, options: TaskOptions) -> tuple[str, TaskOptions]:
-    """Gymnasium's own MuJoCo tasks in place of envpool's, which are the same tasks."""
+    """Gymnasium's own tasks in place of envpool's of the same names."""
     twin = catalog.Entry.named(f"gymnasium/{short}")
     if twin is None:
         raise ValueError(f"envpool/{short} needs envpool: {catalog.REMEDIES['envpool']}")

@@ -80,7 +80,7 @@ def _not_installed(given: str, matches: list[catalog.Entry]) -> str:
 
 @functools.cache
 def _shipped() -> dict[str, Path]:
-    """Shipped configs by name, as ``gymnasium/cartpole``."""
+    """Shipped configs by name, as ``envpool/hopper``."""
     spec = importlib.util.find_spec("nesht_jax.configs")
     places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
     checkout = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def find_config(word: str) -> Path | None:
     """Finds the shipped config that a word names; None if there is none.
 
     Args:
-        word: ``gymnasium/cartpole``, ``preset/paper`` or ``paper``; a ``configs/`` before it and a
+        word: ``envpool/hopper``, ``preset/paper`` or ``paper``; a ``configs/`` before it and a
             ``.yaml`` behind it change nothing.
     """
     name = word.removeprefix("configs/").removesuffix(".yaml")

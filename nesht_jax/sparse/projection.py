@@ -37,7 +37,7 @@ class Group:
     Attributes:
         name: what ``Projection.group_of`` calls it.
         after: leaves of θ_{t+½}, after the step.
-        before: the same leaves of θ_t.
+        before: leaves of θ_t, in the order of ``after``.
         phantoms: all phantoms of θ_{t+½}, in one vector.
     """
 

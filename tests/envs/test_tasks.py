@@ -41,7 +41,7 @@ def test_distractors_and_horizon_are_part_of_the_task():
         ("probe/liner", {}, "unknown task 'probe/liner'; did you mean probe/linear"),
         ("mujoco/hopper", {}, "unknown suite 'mujoco'"),
         ("Hopper", {}, "unknown task 'Hopper'; did you mean Hopper"),
-        ("envpool/CartPole-v1", {}, "CartPole-v1 is in gymnasium/CartPole-v1"),
+        ("mjx/CartPole-v1", {}, "CartPole-v1 is in envpool/CartPole-v1"),
         ("gymnasium/nowhere:Mine-v0", {}, "needs the module 'nowhere'"),
     ],
 )
