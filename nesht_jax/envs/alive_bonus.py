@@ -1,7 +1,7 @@
 """Fitness without the bonus that a task pays for being alive: it teaches a body to stand still."""
 
 import jax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from nesht_jax.types import Evaluate, Evaluation, HostEvaluate, Moments, Population
 
@@ -38,5 +38,5 @@ class _HostEvaluateWithoutBonus:
 
 
 @jax.jit
-def _lowered(evaluation: Evaluation, bonus: float) -> Evaluation:
+def _lowered(evaluation: Evaluation, bonus: float | Float[Array, ""]) -> Evaluation:
     return evaluation._replace(fitness=evaluation.fitness - bonus * evaluation.steps)
