@@ -56,11 +56,13 @@ def clipup(
 
 def _to_length(tree: Params, length: float | Float[Array, ""], *, at_most: bool) -> Params:
     """The tree, scaled to a length; to at most that length if asked. Zero stays zero."""
-    # squares of 1e-24 leave float32's range: measured in units of the largest entry
-    unit = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]))
-    scaled = jax.tree.map(lambda x: x / jnp.where(unit > 0, unit, 1), tree)
+    wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+    largest = jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(wide)]).max()
+    # squares of 1e-24 leave float32's range, and the reciprocal of 1e38 is flushed to zero
+    unit = largest / 16
+    scaled = jax.tree.map(lambda x: x / jnp.where(unit > 0, unit, 1), wide)
     norm = optax.tree.norm(scaled)
     factor = length / jnp.where(norm > 0, norm, 1)
     if at_most:
         factor = jnp.minimum(factor, unit)
-    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), scaled)
+    return jax.tree.map(lambda x, s: (factor * s).astype(x.dtype), tree, scaled)
