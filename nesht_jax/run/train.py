@@ -221,7 +221,8 @@ def _restored(folder: Path, state: State) -> State:
 
 
 def _draw(config: Config, experiment: Experiment, result: Result) -> None:
-    fraction = f" β={config.sparsity.fraction:g}" if experiment.projection else ""
+    by_fraction = experiment.projection and config.sparsity.fraction
+    fraction = f" β={config.sparsity.fraction:g}" if by_fraction else ""
     title = f"{config.task} ×{config.distractors}, {config.method}{fraction}"
     figures.learning_curve(result.rows, result.folder / "learning_curve.png", title=title)
     params, _ = projected(experiment, result.state)

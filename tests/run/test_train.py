@@ -22,6 +22,7 @@ from nesht_jax.run.config import (
     SparsityConfig,
 )
 from nesht_jax.run.train import train
+from nesht_jax.run.yaml import read_config
 
 
 def bits(state):
@@ -307,14 +308,7 @@ def test_kill_9_loses_only_what_came_after_the_checkpoint(tmp_path, quiet):
     process.communicate()
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"generation": 99, "ste')  # a line cut in the middle
-    config = Config(
-        task="envpool/Hopper-v5",
-        distractors=1,
-        algorithm=AlgorithmConfig(num_members=8),
-        checkpoint_every=5,
-        generations=20,
-        out=str(out),
-    )
+    config = replace(read_config(out), generations=20)
     resumed = train(config, resume=True, console=quiet)
     whole = train(replace(config, out=str(tmp_path / "whole")), console=quiet)
     assert bits(resumed.state) == bits(whole.state)
