@@ -108,7 +108,7 @@ class Suite(NamedTuple):
     reference_observations: Callable[[Task, int, int], Float[np.ndarray, "number o"]] | None = None
 
 
-def alive_bonus(name: str, reward: float | None) -> float:
+def alive_bonus(name: str, reward: float | int | None) -> float:
     """Gives ``Task.alive_bonus`` of a task that pays this reward for being healthy; None for none.
 
     Of an inverted pendulum, single or double, that reward is the task itself.

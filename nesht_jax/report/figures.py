@@ -30,7 +30,7 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
     axes.plot(at, center, "o-", ms=3, color="C0", label="thresholded center, mean and 95 % CI")
     axes.set(xlabel="generation", ylabel="return", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(loc="upper left", frameon=False)
     figure.savefig(path, dpi=120)
 
 
@@ -51,7 +51,7 @@ def segment_picture(norms: list[float], path: Path, *, title: str) -> None:
         axes.axhline(mean, color="C3", lw=1, ls="--", label="mean distractor segment")
         axes.bar(0, 0, color="C0", label=f"true observation: {ratio}")
         axes.bar(0, 0, color="C7", label="distractors (irrelevant features)")
-        axes.legend(frameon=False)
+        axes.legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=120)
 
 

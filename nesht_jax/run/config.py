@@ -201,7 +201,7 @@ class PolicyConfig(Section):
             all observations so far; "observation": standardized across the features of the one
             observation (published MuJoCo code); "virtual_batch": every layer normalized by what it
             makes of 128 observations of random actions (OpenAI-ES on Atari); "none".
-        clip: bound on features normalized by running moments, in standard deviations.
+        clip: bound on features normalized by running moments, in standard deviations; .inf: none.
         output: from the last layer to actions. "scale": tanh mapped onto finite bounds, plain
             numbers where there are none (so also scores of choices); "clip": clipped to the
             bounds; "tanh": in -1 ... 1 whatever the bounds (published MuJoCo code); "sample": a
@@ -223,7 +223,8 @@ class PolicyConfig(Section):
         for width in self.hidden:
             if not 1 <= width < 2**31:
                 raise ValueError(f"policy.hidden: a width must be at least 1, got {width}")
-        self._finite(0.0, "clip", open_=True)
+        if not self.clip > 0:
+            raise ValueError(f"policy.clip must be positive, got {self.clip}")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ def trained(config: Config, *, console: Console | None = None) -> Result:
         raise ValueError(
             f"{config.folder} has {done} generations, more than {config.last_generation}"
         )
+    last = result.rows[-1].steps
+    if config.steps is not None and sum(row.steps for row in result.rows) - last >= config.steps:
+        raise ValueError(f"{config.folder} has more than {config.steps} steps")
     return result
 
 

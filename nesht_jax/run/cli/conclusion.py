@@ -51,11 +51,10 @@ def conclude(console: Console, config: Config, result: Result) -> None:
         if count:
             _say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
     _say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
-    more = (
-        f"--generations {2 * generation}"
-        if config.step_limit is None
-        else f"--steps {2 * config.step_limit}"
-    )
+    limit = config.step_limit
+    more = f"--generations {2 * generation}"
+    if limit is not None and steps >= limit:
+        more = f"--steps {2 * limit}"
     _say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
 
 
