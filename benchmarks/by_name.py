@@ -10,9 +10,8 @@ command goes on where it was cut off. A task that has tuned settings is trained 
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from learning_rows import learn
+from learning_rows import add_run_options, learn
 from measuring import command
 
 from nesht_jax.run.cli.train import read_command
@@ -58,9 +57,7 @@ def _options() -> argparse.Namespace:
     parser = command(__doc__, "by_name.csv")
     add = parser.add_argument
     add("--tasks", nargs="+", default=list(TASKS), metavar="NAME", help="tasks [eleven of them]")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds [0 1 2 3 4]")
-    add("--episodes", type=int, default=100, help="episodes of the final evaluation [100]")
-    add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
+    add_run_options(parser)
     return parser.parse_args()
 
 

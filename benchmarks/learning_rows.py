@@ -1,5 +1,6 @@
 """What the scripts about learning share: a row a run, kept from one session to the next."""
 
+import argparse
 import csv
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,6 +21,14 @@ POINTS = 20
 
 KEY = ("task", "distractors", "method", "seed")
 """Columns that name a run."""
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what every script takes that trains runs and adds a row for each."""
+    add = parser.add_argument
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds [0 1 2 3 4]")
+    add("--episodes", type=int, default=100, help="episodes of the final evaluation [100]")
+    add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
 
 
 def learn(

@@ -8,9 +8,8 @@ the command goes on where it was cut off.
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
-from learning_rows import learn
+from learning_rows import add_run_options, learn
 from measuring import command
 
 from nesht_jax.run.cli.train import read_command
@@ -30,10 +29,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "quickstart.csv")
     add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds [0 1 2 3 4]")
     add("--steps", type=int, help="useful steps of each run; else as many as the quickstart does")
-    add("--episodes", type=int, default=100, help="episodes of the final evaluation [100]")
-    add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
+    add_run_options(parser)
     return parser.parse_args()
 
 

@@ -10,9 +10,8 @@ off.
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from learning_rows import learn
+from learning_rows import add_run_options, learn
 from measuring import command
 
 from nesht_jax.run.cli.train import read_command
@@ -48,10 +47,8 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     tasks = [f"envpool/{name}-v{version}" for version in (4, 5) for name in TASKS]
     add("--tasks", nargs="+", default=tasks, help="tasks [v4 and v5 of six robots]")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds [0 1 2 3 4]")
     add("--steps", type=float, default=1e6, help="useful steps of each run [1e6]")
-    add("--episodes", type=int, default=100, help="episodes of the final evaluation [100]")
-    add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
+    add_run_options(parser)
     return parser.parse_args()
 
 

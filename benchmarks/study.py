@@ -9,9 +9,8 @@ rows that are there stand, so the command goes on where it was cut off.
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from learning_rows import learn
+from learning_rows import add_run_options, learn
 from measuring import command
 
 from nesht_jax import make_task
@@ -66,10 +65,8 @@ def _options() -> argparse.Namespace:
     add("--distractors", type=int, nargs="+", default=[0, 10], help="N of ×N [0 10]")
     methods = list(METHODS)
     add("--methods", nargs="+", default=methods, choices=methods, help="methods [all]")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds [0 1 2 3 4]")
     add("--steps", type=float, default=1e6, help="useful steps of each run [1e6]")
-    add("--episodes", type=int, default=100, help="episodes of the final evaluation [100]")
-    add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
+    add_run_options(parser)
     return parser.parse_args()
 
 

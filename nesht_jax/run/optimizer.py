@@ -129,7 +129,15 @@ def build_optimizer(
     try:
         parts.append(optimizers()[chosen.name](chosen.learning_rate, **chosen.options))
         if projection is not None:
-            parts.append(_sparsifying(config.sparsity, projection))
+            sparsity = config.sparsity
+            parts.append(
+                sparsify(
+                    projection,
+                    every=sparsity.every,
+                    begin=sparsity.begin,
+                    explore=sparsity.explore,
+                )
+            )
         optimizer = optax.chain(*parts)
         if projection is not None and config.sparsity.forget_moments:
             optimizer = masked_moments(optimizer)
@@ -137,10 +145,6 @@ def build_optimizer(
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"optimizer {chosen.name} cannot be used: {error}") from error
     return optimizer
-
-
-def _sparsifying(chosen: SparsityConfig, projection: Projection) -> optax.GradientTransformation:
-    return sparsify(projection, every=chosen.every, begin=chosen.begin, explore=chosen.explore)
 
 
 def _one_step(optimizer: optax.GradientTransformation, params: Params) -> Params:

@@ -54,7 +54,7 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     limit = config.step_limit
     more = f"--generations {2 * generation}"
     if limit is not None and steps >= limit:
-        more = f"--steps {2 * limit}"
+        more = f"--steps {2 * limit if steps < 2 * limit else 2 * steps}"
     _say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
 
 
