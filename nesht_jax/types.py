@@ -325,11 +325,13 @@ class SparseState(NamedTuple):
         mask: pytree like params; True where a weight lives.
         support: pytree like params; True where a weight may move: those that lived when it was last
             decided, and those that are tried until the next time. None: all may.
+        walk: how far chance may have brought what lives, see ``Projection.walk``. None: not asked.
     """
 
     updates: Int[Array, ""]
     mask: Params
     support: Params | None = None
+    walk: Params | None = None
 
 
 def is_phantom(path: tuple[Any, ...]) -> bool:
@@ -350,17 +352,20 @@ def support_of(optimizer_state: Any, params: Params) -> Params | None:
     return _all_of(optimizer_state, params, lambda state: state.support)
 
 
-def _all_of(
-    optimizer_state: Any, params: Params, part: Callable[[SparseState], Params]
-) -> Params | None:
+def sparse_states(optimizer_state: Any) -> list[SparseState]:
+    """Finds the states of the sparsity transformations in that of an optimizer chain, in order."""
+
     def is_sparse(node: Any) -> bool:
         return isinstance(node, SparseState)
 
-    masks = [
-        dict(jax.tree_util.tree_flatten_with_path(part(node))[0])
-        for node in jax.tree.leaves(optimizer_state, is_leaf=is_sparse)
-        if is_sparse(node) and part(node) is not None
-    ]
+    return [x for x in jax.tree.leaves(optimizer_state, is_leaf=is_sparse) if is_sparse(x)]
+
+
+def _all_of(
+    optimizer_state: Any, params: Params, part: Callable[[SparseState], Params]
+) -> Params | None:
+    parts = [part(state) for state in sparse_states(optimizer_state)]
+    masks = [dict(jax.tree_util.tree_flatten_with_path(p)[0]) for p in parts if p is not None]
     if not masks:
         return None
 

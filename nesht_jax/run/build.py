@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations
 from nesht_jax.es import shaping
@@ -17,7 +18,7 @@ from nesht_jax.es.nes import Algorithm, State, nesht
 from nesht_jax.policy import normalize
 from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.policy.policy import make_policy, unreachable
-from nesht_jax.run.config import Config
+from nesht_jax.run.config import Config, SparsityConfig
 from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms
@@ -58,7 +59,8 @@ class Experiment(NamedTuple):
         algorithm: what improves the params.
         projection: what makes params sparse, for evaluations between two thresholdings; None where
             the center is played as it is.
-        begin: generations whose center is played as it is, as none was thresholded yet.
+        projects: generation -> whether its center is projected to be played: not before the first
+            thresholding, nor after the last.
         state: state before the first generation.
     """
 
@@ -66,7 +68,7 @@ class Experiment(NamedTuple):
     policy: Policy
     algorithm: Algorithm
     projection: Projection | None
-    begin: int
+    projects: Callable[[Int[Array, ""]], Bool[Array, ""]]
     state: State
 
 
@@ -97,7 +99,14 @@ def build(config: Config) -> Experiment:
     )
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
-    return Experiment(task, policy, algorithm, projection, config.sparsity.begin, state)
+    return Experiment(task, policy, algorithm, projection, _between_cuts(config.sparsity), state)
+
+
+def _between_cuts(chosen: SparsityConfig) -> Callable[[Int[Array, ""]], Bool[Array, ""]]:
+    last = jnp.iinfo(jnp.int32).max
+    if chosen.end is not None:
+        last = chosen.end - (chosen.end - chosen.begin - 1) % chosen.every
+    return lambda generation: (generation > chosen.begin) & (generation < last)
 
 
 def _with_phantoms(key: Key[Array, ""], params: Params, policy: Policy) -> Params:

@@ -121,6 +121,8 @@ class SparsityConfig(Section):
         fraction: fraction β of the weights, or rows, that is zeroed.
         keep: number k of weights, or rows, that is kept, instead of a fraction; null: by fraction.
         begin: updates before the first thresholding.
+        end: updates after which none thresholds: what is zero then stays zero, and only what lives
+            is trained on; null: no end.
         every: updates between two thresholdings: updates begin + 1, begin + 1 + every, ...
             threshold.
         explore: share of the dead weights that a generation perturbs, drawn anew in each. 1: all,
@@ -134,7 +136,7 @@ class SparsityConfig(Section):
         exempt_bias: biases are never zeroed.
         rule: "top_k" is exact; "significance" finds how many to keep: those that chance does not
             explain; "stale_quantile" and "signed_quantile" reproduce published code.
-        level: with rule significance, the share of what is kept that may be kept by chance.
+        level: with rule significance, the share of what lives that may live by chance.
         forget_moments: set the optimizer's moments of a weight to zero when the weight is zeroed,
             so that momentum does not bring it back; the next gradient may.
     """
@@ -145,6 +147,7 @@ class SparsityConfig(Section):
     fraction: float = 0.0
     keep: int | None = None
     begin: int = 0
+    end: int | None = None
     every: int = 10
     explore: float = 1.0
     scope: Literal["all", "layer", "erdos_renyi_kernel"] = "all"
@@ -157,6 +160,8 @@ class SparsityConfig(Section):
     def _check(self) -> None:
         self._whole(1, "every", "keep")
         self._whole(0, "begin")
+        if self.end is not None:
+            self._whole(self.begin + 1, "end")
         if not 0 <= self.fraction < 1:
             raise ValueError(
                 f"sparsity.fraction must be in [0, 1), got {self.fraction}; to keep nothing makes "

@@ -21,6 +21,7 @@ from nesht_jax.run.build import Experiment, Stream, build, stream
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
 from nesht_jax.run.yaml import read_config
+from nesht_jax.sparse.top_k import zero_dead
 from nesht_jax.types import (
     Evaluation,
     HostEvaluate,
@@ -30,6 +31,7 @@ from nesht_jax.types import (
     Task,
     mask_of,
     replicate,
+    sparse_states,
     sparsity_of,
 )
 
@@ -108,11 +110,14 @@ def make_evaluate_center(
 def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array, ""]]:
     """The center as sparse as the method makes it, and its sparsity by the mask."""
     projection, params = experiment.projection, state.params
+    as_it_is = params, sparsity_of(mask_of(state.optimizer, params))
     if projection is None:
-        return params, sparsity_of(mask_of(state.optimizer, params))
-    sparse = projection(params), sparsity_of(projection.mask(params))
-    dense = params, sparsity_of(None)
-    return jax.tree.map(partial(jnp.where, state.generation > experiment.begin), sparse, dense)
+        return as_it_is
+    (sparse,) = sparse_states(state.optimizer)
+    mask = projection.mask(params, walk=sparse.walk)
+    projects = experiment.projects(state.generation)
+    cut = zero_dead(params, mask), sparsity_of(mask)
+    return jax.tree.map(partial(jnp.where, projects), cut, as_it_is)
 
 
 class RunScore(NamedTuple):

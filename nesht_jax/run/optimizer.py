@@ -135,6 +135,7 @@ def build_optimizer(
                     projection,
                     every=sparsity.every,
                     begin=sparsity.begin,
+                    end=sparsity.end,
                     explore=sparsity.explore,
                 )
             )

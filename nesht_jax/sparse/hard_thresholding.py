@@ -1,6 +1,7 @@
 """Hard thresholding as an optax transformation: θ_{t+1} = H_k(θ_{t+½})."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ def hard_thresholding(
     level: Share | None = None,
     every: Count = 1,
     begin: Count = 0,
+    end: Count | None = None,
     explore: Share | None = None,
     scope: Scope = "all",
     exempt_bias: bool = False,
@@ -38,10 +40,12 @@ def hard_thresholding(
     Args:
         sparsity: β, the fraction zeroed of each group; k = d - floor(β d).
         keep: k itself, the number of weights kept of each group, instead of β; or k by group.
-        level: q, with rule ``"significance"``: the share of the kept that may be kept by chance.
+        level: q, with rule ``"significance"``: the share of the living that may live by chance.
         every: number of updates from one thresholding to the next; updates begin + 1,
             begin + 1 + every, … threshold, the others are left as they are.
         begin: number of updates before the first thresholding.
+        end: number of updates after which none thresholds: what is dead then stays dead, and a
+            search moves what lives. None: no end.
         explore: share of the dead weights, or rows, that may move until the next thresholding,
             drawn anew each time. None or 1: all, as in the paper. Else ``update`` needs a ``key``,
             which ``nesht`` gives, and perturbs no others.
@@ -53,7 +57,8 @@ def hard_thresholding(
             (the paper). ``"stale_quantile"``: the β-quantile of |θ_t|, applied to θ_{t+½}
             (published MuJoCo code). ``"signed_quantile"``: the β-quantile of θ_{t+½} *with its
             signs*, so that only about 2β - 1 is zeroed (published Atari code). ``"significance"``:
-            those too large for chance, of which phantoms tell, see ``significance``; at least one.
+            those that chance would not have brought so far, of which phantoms tell, see
+            ``significance``; at least one. Of the others it zeroes those of p > ``TRIAL``.
         unit: what lives or dies as one. ``"weight"``; or ``"row"``: all weights of an input, in
             filters of an input channel, by their Euclidean norm; k counts inputs then, and vectors,
             as biases, are left alone.
@@ -75,36 +80,48 @@ def hard_thresholding(
         rule=rule,
         unit=unit,
     )
-    return sparsify(projection, every=every, begin=begin, explore=explore)
+    return sparsify(projection, every=every, begin=begin, end=end, explore=explore)
 
 
 def sparsify(
-    projection: Projection, *, every: Count = 1, begin: Count = 0, explore: Share | None = None
+    projection: Projection,
+    *,
+    every: Count = 1,
+    begin: Count = 0,
+    end: Count | None = None,
+    explore: Share | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the transformation that decides by a projection which weights live, at updates
-    begin + 1, begin + 1 + every, begin + 1 + 2·every, ….
+    begin + 1, begin + 1 + every, begin + 1 + 2·every, …, up to update ``end``.
 
     With ``explore`` below 1 its state has a support, drawn with every decision: the living weights
     and a share of the dead units. Weights outside the support stay at 0 until the next decision,
-    which tries others. Else all weights move in between.
+    which tries others. Else all weights move in between. The support of the last decision is what
+    lives.
 
     Its state's mask is that of the last update: where it did not decide, all that may move live.
     """
     period = checked_count("every", every)
     if isinstance(period, int):
         period = min(period, jnp.iinfo(jnp.int32).max)
-    explores_all = explore is None
+    explores_all, share = explore is None, 1.0 if explore is None else explore
     if isinstance(explore, int | float | np.floating):
         explores_all = explore == 1
         if not 0 <= explore <= 1:
             raise ValueError(f"explore must be in [0, 1], got {explore}")
     if isinstance(begin, int | np.integer) and begin < 0:
         raise ValueError(f"begin must be at least 0, got {begin}")
+    if isinstance(end, int | np.integer) and isinstance(begin, int | np.integer) and end <= begin:
+        raise ValueError(f"end must be more than begin, {begin}, got {end}")
+
+    is_plain = isinstance(period, int) and isinstance(begin, int) and end is None
+    decides_always = is_plain and period == 1 and begin == 0
 
     def init_fn(params: Params) -> Any:
         jax.eval_shape(projection.mask, params)  # what cannot be thresholded is refused here
-        support = None if explores_all else _all_alive(params)
-        return SparseState(jnp.zeros((), jnp.int32), _all_alive(params), support)
+        support = None if explores_all and end is None else _all_alive(params)
+        walk = projection.walk(params)
+        return SparseState(jnp.zeros((), jnp.int32), _all_alive(params), support, walk)
 
     def update_fn(
         updates: Params,
@@ -122,26 +139,40 @@ def sparsify(
             raise ValueError("where explore is below 1, update needs key=")
         steps, before = jax.tree.map(jnp.asarray, (updates, params))
         movable = _all_alive(before) if state.support is None else state.support
+        is_last = end is not None and state.updates + period >= end
 
-        def decide() -> tuple[Params, Params, Params | None]:
+        def decide() -> tuple[Params, Params, Params | None, Params | None]:
             moved = jax.tree.map(_step, steps, before, movable)
             after = optax.apply_updates(before, moved)
-            mask = projection.mask(after, before)
-            moved = jax.tree.map(_step, moved, before, mask)
-            if draws is None or explore is None:
-                return moved, mask, None
-            return moved, mask, projection.support(before, mask, draws, explore)
+            stays = projection.stays(after, before, state.walk)
+            if end is not None:
+                lives = projection.mask(after, before, state.walk)
+                stays = _where(is_last, lives, stays)
+            walk = projection.walk(after, stays, state.walk)
+            return jax.tree.map(_step, moved, before, stays), stays, next_support(stays), walk
 
-        def leave() -> tuple[Params, Params, Params | None]:
-            return jax.tree.map(_step, steps, before, movable), movable, state.support
+        def next_support(stays: Params) -> Params | None:
+            if state.support is None:
+                return None
+            tried = _all_alive(before)
+            if draws is not None:
+                tried = projection.support(before, stays, draws, share)
+            if end is None:
+                return tried
+            return _where(is_last, projection.support(before, stays, jax.random.key(0), 0.0), tried)
 
-        if isinstance(period, int) and period == 1 and isinstance(begin, int) and begin == 0:
-            updates, mask, support = decide()
+        def leave() -> tuple[Params, Params, Params | None, Params | None]:
+            return jax.tree.map(_step, steps, before, movable), movable, state.support, state.walk
+
+        if decides_always:
+            updates, mask, support, walk = decide()
         else:
             since = state.updates - begin
             is_due = (since >= 0) & (since % jnp.asarray(period, jnp.int32) == 0)
-            updates, mask, support = jax.lax.cond(is_due, decide, leave)
-        return updates, SparseState(state.updates + 1, mask, support)
+            if end is not None:
+                is_due &= state.updates < end
+            updates, mask, support, walk = jax.lax.cond(is_due, decide, leave)
+        return updates, SparseState(state.updates + 1, mask, support, walk)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -149,6 +180,10 @@ def sparsify(
 def _step(update: Array, param: Array, alive: Bool[Array, "..."]) -> Array:
     # -p, not a difference of sums: p + (-p) is an exact zero
     return jnp.where(alive, update, -param)
+
+
+def _where(choice: Any, chosen: Params, other: Params) -> Params:
+    return jax.tree.map(partial(jnp.where, choice), chosen, other)
 
 
 def _all_alive(params: Params) -> Params:

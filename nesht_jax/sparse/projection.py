@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from nesht_jax.sparse.significance import benjamini_hochberg, p_values
+from nesht_jax.sparse.significance import TRIAL, benjamini_hochberg, p_values, walked
 from nesht_jax.sparse.top_k import (
     Count,
     Share,
@@ -39,12 +39,14 @@ class Group:
         after: leaves of θ_{t+½}, after the step.
         before: leaves of θ_t, in the order of ``after``.
         phantoms: all phantoms of θ_{t+½}, in one vector.
+        walk: variances of the leaves' units, see ``Projection.walk``; None where none are kept.
     """
 
     name: Hashable
     after: list[Array]
     before: list[Array]
     phantoms: Float[Array, " phantoms"]
+    walk: list[Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,29 @@ class Projection:
         group_of: path of a leaf -> group of leaves whose weights compete; None leaves it dense.
         kept: group -> masks of its leaves.
         unit: what lives or dies as one.
+        staying: group -> masks of what keeps its weights at a decision, if that is more than lives;
+            it judges by how far each unit may have come by chance, see ``walk``.
     """
 
     group_of: GroupOf
     kept: Callable[[Group], list[Bool[Array, "..."]]]
     unit: str = "weight"
+    staying: Callable[[Group], list[Bool[Array, "..."]]] | None = None
 
-    def __call__(self, params: Params) -> Params:
-        return zero_dead(params, self.mask(params))
+    def __call__(self, params: Params, walk: Params | None = None) -> Params:
+        return zero_dead(params, self.mask(params, walk=walk))
 
-    def mask(self, params: Params, before: Params | None = None) -> Params:
+    def mask(
+        self, params: Params, before: Params | None = None, walk: Params | None = None
+    ) -> Params:
         """Says which weights live.
 
         Args:
             params: θ_{t+½}, the params after the step.
             before: θ_t, the params before it, which rule ``stale_quantile`` measures; by default
                 ``params``.
+            walk: see ``walk``, as it was after the last decision, which rule ``significance`` needs
+                where units have outlived one.
 
         Returns:
             Pytree like ``params`` of bool arrays, all True in leaves outside every group, and False
@@ -80,50 +89,114 @@ class Projection:
             ValueError: if ``keep`` lacks a group of these params, or phantoms are missing.
             TypeError: if a leaf of a group is not floating-point.
         """
+        return self._masks(self.kept, params, before, walk)
+
+    def stays(self, params: Params, before: Params, walk: Params | None) -> Params:
+        """Says which weights a decision does not zero: the living, and those on trial.
+
+        A unit on trial is too weak to live, and too strong to be given up: a search goes on with
+        it. See ``mask`` for the arguments and what is returned.
+        """
+        return self._masks(self.staying or self.kept, params, before, walk)
+
+    def _masks(
+        self, rule: "Kept", params: Params, before: Params | None, walk: Params | None
+    ) -> Params:
         paths, treedef = jax.tree_util.tree_flatten_with_path(params)
         after = [jnp.asarray(leaf) for _, leaf in paths]
         earlier = after if before is None else list(map(jnp.asarray, jax.tree.leaves(before)))
         phantom = [is_phantom(path) for path, _ in paths]
-        told = [leaf.ravel() for leaf, is_one in zip(after, phantom, strict=True) if is_one]
-        phantoms = jnp.concatenate([jnp.zeros(0, jnp.float32), *(x.astype("f4") for x in told)])
+        phantoms = _phantoms(paths)
+        walks = None if walk is None else jax.tree.leaves(walk)
         groups: dict[Hashable, list[int]] = {}
         for i, (path, leaf) in enumerate(paths):
-            if not phantom[i] and (name := self._group(_names(path), leaf)) is not None:
+            if (name := self._group(path, leaf)) is not None:
                 groups.setdefault(name, []).append(i)
         masks = [jnp.full_like(x, not dies, bool) for x, dies in zip(after, phantom, strict=True)]
         for name, places in groups.items():
-            group = Group(name, [after[i] for i in places], [earlier[i] for i in places], phantoms)
-            for i, mask in zip(places, self.kept(group), strict=True):
+            group = Group(
+                name,
+                [after[i] for i in places],
+                [earlier[i] for i in places],
+                phantoms,
+                None if walks is None else [walks[i] for i in places],
+            )
+            for i, mask in zip(places, rule(group), strict=True):
                 masks[i] = mask
         return jax.tree.unflatten(treedef, masks)
 
+    def walk(
+        self, params: Params, mask: Params | None = None, before: Params | None = None
+    ) -> Params | None:
+        """Tells how far chance alone would have brought each unit since it was last 0.
+
+        Args:
+            params: θ_{t+½}, with its phantoms.
+            mask: what stays at this decision; None before the first.
+            before: what this function gave at the decision before.
+
+        Returns:
+            Pytree like ``params`` of variances of one weight, an entry a unit: 0 of what was
+            zeroed, and of leaves outside every group. None where the rule does not judge by it.
+        """
+        if self.staying is None:
+            return None
+        paths, treedef = jax.tree_util.tree_flatten_with_path(params)
+        none = [jnp.zeros(self._units(path, leaf), jnp.float32) for path, leaf in paths]
+        if mask is None:
+            return jax.tree.unflatten(treedef, none)
+        phantoms = _phantoms(paths)
+        earlier = none if before is None else jax.tree.leaves(before)
+        walk = []
+        for (path, leaf), old, alive in zip(paths, earlier, jax.tree.leaves(mask), strict=True):
+            if self._group(path, leaf) is None:
+                walk.append(old)
+                continue
+            lives = alive.reshape(*old.shape, -1).any(-1)
+            walk.append(jnp.where(lives, walked(old, phantoms), 0))
+        return jax.tree.unflatten(treedef, walk)
+
     def support(self, params: Params, mask: Params, key: Key[Array, ""], explore: Share) -> Params:
-        """Draws which weights a search may move: the living, and a share of the dead units.
+        """Draws which weights a search may move: those that stay, and a share of the other units.
 
         Phantoms are always among them, and so are leaves outside every group.
 
         Args:
             params: pytree that gives shapes.
-            mask: True where a weight lives.
+            mask: True where a weight stays.
             key: key of the draw.
-            explore: probability of each dead unit.
+            explore: probability of each other unit.
         """
         paths, treedef = jax.tree_util.tree_flatten_with_path(params)
         bar = jnp.asarray(explore, jnp.float32)
         support = []
         for i, ((path, leaf), alive) in enumerate(zip(paths, jax.tree.leaves(mask), strict=True)):
-            units = leaf.shape if self.unit == "weight" else leaf.shape[:1]
-            if is_phantom(path) or self._group(_names(path), leaf) is None:
+            if self._group(path, leaf) is None:
                 support.append(jnp.ones_like(alive))
                 continue
+            units = self._units(path, leaf)
             bits = jax.random.bits(jax.random.fold_in(key, i), units, jnp.uint32)
             tried = (bits >> 8).astype(jnp.float32) * jnp.float32(2**-24) < bar
             support.append(alive | _spread([tried], [leaf])[0])
         return jax.tree.unflatten(treedef, support)
 
-    def _group(self, names: tuple[str, ...], leaf: Any) -> Hashable | None:
-        """Group of a leaf; a vector has no rows."""
-        return self.group_of(names) if self.unit == "weight" or jnp.ndim(leaf) > 1 else None
+    def _group(self, path: tuple[Any, ...], leaf: Any) -> Hashable | None:
+        """Group of a leaf; phantoms have none, and a vector has no rows."""
+        if is_phantom(path) or (self.unit == "row" and jnp.ndim(leaf) < 2):
+            return None
+        return self.group_of(_names(path))
+
+    def _units(self, path: tuple[Any, ...], leaf: Any) -> tuple[int, ...]:
+        """Shape of an array with one entry a unit of a leaf; () where the leaf has no group."""
+        if self._group(path, leaf) is None:
+            return ()
+        return jnp.shape(leaf) if self.unit == "weight" else jnp.shape(leaf)[:1]
+
+
+def _phantoms(paths: list[tuple[Any, Any]]) -> Float[Array, " phantoms"]:
+    """All phantoms of params that were flattened with their paths."""
+    told = [jnp.ravel(leaf).astype(jnp.float32) for path, leaf in paths if is_phantom(path)]
+    return jnp.concatenate([jnp.zeros(0, jnp.float32), *told])
 
 
 def make_projection(
@@ -140,7 +213,8 @@ def make_projection(
     _check(sparsity, keep, level, rule, unit)
     group_of = _grouping(scope, exempt_bias)
     if rule == "significance":
-        return Projection(group_of, _significance(level, unit), unit)
+        living, staying = (_significance(level, unit, trial=trial) for trial in (False, True))
+        return Projection(group_of, living, unit, staying)
     if keep is not None:
         return Projection(group_of, _top_k(_keeps(keep), unit), unit)
     fraction = checked_sparsity(sparsity)
@@ -185,8 +259,9 @@ def _top_k(k_of: Callable[[Hashable, int], Count], unit: str) -> Kept:
     return kept
 
 
-def _significance(level: Any, unit: str) -> Kept:
-    """Keeps the units whose energy is too large for that of as many phantoms, at least one."""
+def _significance(level: Any, unit: str, *, trial: bool) -> Kept:
+    """Keeps the units that chance would not have brought so far, at least one; with ``trial`` those
+    on trial too."""
 
     def kept(group: Group) -> list[Array]:
         if not group.phantoms.size:
@@ -198,9 +273,12 @@ def _significance(level: Any, unit: str) -> Kept:
             for e, x in zip(energies, wide, strict=True)
         ]
         energy = jnp.concatenate([e.ravel() for e in energies])
-        p = p_values(energy, jnp.concatenate(sizes), group.phantoms)
+        walks = group.walk or [jnp.zeros_like(e) for e in energies]
+        variance = walked(jnp.concatenate([walk.ravel() for walk in walks]), group.phantoms)
+        p = p_values(energy, jnp.concatenate(sizes), variance, group.phantoms.size)
         # not ==: among NaN the largest is NaN, which must not be hidden
         rejected = benjamini_hochberg(p, level) | ~(energy < energy.max(initial=0))
+        rejected |= (p <= TRIAL) & trial
         ends = [sum(e.size for e in energies[: i + 1]) for i in range(len(energies))]
         parts = jnp.split(rejected, ends[:-1])
         masks = [part.reshape(e.shape) for part, e in zip(parts, energies, strict=True)]

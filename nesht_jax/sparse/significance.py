@@ -2,8 +2,10 @@
 
 A weight that no policy reads is perturbed and updated as the others are, but its perturbation is
 independent of the fitness. So the values of such phantoms, all alike, are drawn from the law of
-every weight that does not matter. Where dead weights are tried in turn this holds of gradient
-ascent; moments of an optimizer make the steps of the seldom perturbed differ from the phantoms'.
+every weight that does not matter, and that began to walk when they did; one that has walked longer
+is judged by the sum of what phantoms walked meanwhile. That holds of gradient ascent, whose steps
+are independent. Moments of an optimizer make them alike, so that more lives than the level says,
+and make the steps of weights that are tried in turn differ from the phantoms'.
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,12 @@ from nesht_jax.types import PHANTOM, Params
 
 NUMBER = 128
 """Phantoms in a policy unless told otherwise: their deviation is then known within 6 per cent."""
+
+MEMORY = 0.9
+"""What a decision leaves of the variance of a walk: it sums over about ten decisions."""
+
+TRIAL = 0.05
+"""Largest p of a unit that is not zeroed, though it does not live: as many stay by chance."""
 
 
 def with_phantoms(
@@ -33,21 +41,42 @@ def with_phantoms(
     return {**params, PHANTOM: jax.random.choice(key, like.ravel(), (number,))}
 
 
-def p_values(
-    energy: Float[Array, " u"], sizes: Int[Array, " u"], phantoms: Float[Array, " number"]
-) -> Float[Array, " u"]:
-    """Computes P(F ≥ f), f = (‖θ_u‖² / a) / mean φ², F of the F-distribution with (a, P) degrees.
+def walked(
+    walk: Float[Array, "*units"], phantoms: Float[Array, " number"]
+) -> Float[Array, "*units"]:
+    """Computes s² ← MEMORY · s² + mean φ², the variance that chance alone would have brought.
 
-    That is exact where the a weights of a unit and the P phantoms φ are N(0, s²) with the same,
-    unknown, s. Phantoms that have not moved tell nothing: every p is then 1.
+    Phantoms begin at 0 after every decision, where a unit that lives goes on: with independent
+    steps the variance of its walk is the sum of theirs, over the decisions that it has survived. Of
+    a unit that matters it is not, as its weights return to their best values; so what is long past
+    counts less.
+
+    Args:
+        walk: s² of every unit after the decision before; 0 of the dead.
+        phantoms: φ.
+    """
+    return MEMORY * walk + jnp.mean(jnp.square(phantoms.astype(jnp.float32)))
+
+
+def p_values(
+    energy: Float[Array, " u"],
+    sizes: Int[Array, " u"],
+    variance: Float[Array, " u"],
+    number: int,
+) -> Float[Array, " u"]:
+    """Computes P(F ≥ f), f = (‖θ_u‖² / a) / s², F of the F-distribution with (a, P) degrees.
+
+    That is exact where the a weights of a unit are N(0, σ²) and s² is the mean square of P phantoms
+    that are so too, with the same, unknown, σ; and close to it where s² is a sum of such. Phantoms
+    that have not moved tell nothing: every p is then 1.
 
     Args:
         energy: ‖θ_u‖² of every unit.
         sizes: a, the number of weights of every unit.
-        phantoms: φ.
+        variance: s² of every unit, see ``walked``.
+        number: P, how many phantoms tell it.
     """
-    number = phantoms.size
-    null = jnp.sum(jnp.square(phantoms.astype(jnp.float32)))
+    null = number * variance
     # P(F >= f) = I_{P/(P + a f)}(P/2, a/2), and a f = energy P / null
     rest = null / jnp.where(null > 0, null + energy, 1)
     tail = jax.scipy.special.betainc(number / 2, sizes / 2, jnp.clip(rest, 0, 1))
@@ -58,14 +87,10 @@ def benjamini_hochberg(p: Float[Array, " u"], level: float | Float[Array, ""]) -
     """Rejects the nulls so that of the rejected at most a share ``level`` is expected to be true.
 
     The largest i with p_(i) ≤ level · i / u; all up to p_(i) are rejected. Exact for independent p.
-    What has p = 1 was not tested, and is none of the u.
 
     Reference: Benjamini and Hochberg 1995, section 3.1.
     """
     ascending = jnp.sort(p)
-    tested = jnp.sum(p < 1).astype(p.dtype)
-    passes = (ascending < 1) & (
-        ascending * tested <= level * jnp.arange(1, p.size + 1, dtype=p.dtype)
-    )
+    passes = ascending <= level * jnp.arange(1, p.size + 1, dtype=p.dtype) / p.size
     bar = jnp.max(ascending, where=passes, initial=-1.0)
     return p <= bar

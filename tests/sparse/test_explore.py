@@ -13,8 +13,9 @@ from nesht_jax.es.nes import nesht
 from nesht_jax.es.shaping import identity
 from nesht_jax.sparse.hard_thresholding import hard_thresholding, masked_moments, sparsify
 from nesht_jax.sparse.projection import Projection, make_projection
+from nesht_jax.sparse.significance import MEMORY
 from nesht_jax.sparse.top_k import top_k_mask
-from nesht_jax.types import support_of
+from nesht_jax.types import mask_of, support_of
 
 STANDARD_ERRORS = 4
 """Statistical tests allow this many; seeds are fixed, so they pass always or never."""
@@ -235,6 +236,7 @@ def decided_at(updates, **options):
         ({"every": 3, "begin": 1}, [2, 5]),
         ({"every": 2, "begin": 5}, [6]),
         ({"begin": 7}, []),
+        ({"end": 3}, [1, 2, 3, 4, 5, 6, 7]),  # what died last stays dead
     ],
 )
 def test_decisions_begin_after_begin_and_come_every_so_many(options, updates):
@@ -244,6 +246,60 @@ def test_decisions_begin_after_begin_and_come_every_so_many(options, updates):
 def test_begin_may_not_be_negative():
     with pytest.raises(ValueError, match="begin must be"):
         hard_thresholding(keep=1, begin=-1)
+
+
+@pytest.mark.parametrize("end", [4, 3])
+def test_the_end_comes_after_the_beginning(end):
+    with pytest.raises(ValueError, match=f"end must be more than begin, 4, got {end}"):
+        hard_thresholding(keep=1, begin=4, end=end)
+
+
+@pytest.mark.parametrize("explore", [None, 0.4])
+@pytest.mark.parametrize("end, last", [(3, 2), (4, 2), (5, 5), (7, 5)])
+def test_after_the_last_decision_only_what_lives_moves(end, last, explore):
+    optimizer = optax.chain(optax.adam(0.1), exploring(every=3, begin=1, end=end, explore=explore))
+    path = path_of(optimizer, updates=10)
+    alive = kernels(path[last][0]) != 0
+    assert alive.any() and not alive.all()
+    support = path[last][1][-1].support
+    np.testing.assert_array_equal(kernels(support), alive)
+    assert support["layer0"]["bias"].all()
+    for (params, state), (before, _) in zip(path[last + 1 :], path[last:], strict=False):
+        equal(state[-1].support, support)
+        np.testing.assert_array_equal(kernels(params) != 0, alive)
+        assert (kernels(params) != kernels(before))[alive].all()
+        np.testing.assert_array_equal(kernels(mask_of(state, params)), alive)
+
+
+# ----------------------------------------------------------------------------- how far by chance
+
+
+@pytest.mark.parametrize("unit", ["weight", "row"])
+def test_a_walk_counts_the_decisions_that_its_unit_has_survived(unit):
+    """By hand: 0 of the dead, else MEMORY times what it was and the phantoms' mean square."""
+    projection = Projection(
+        lambda path: {"kernel": "all"}.get(path[-1]), rows_kept, unit, staying=rows_kept
+    )
+    path = path_of(sparsify(projection, every=3, begin=2, explore=0.4), updates=12)
+    phantoms = path_of(optax.with_extra_args_support(optax.identity()), updates=12)
+    walk = np.zeros((2, 12, 3) if unit == "weight" else (2, 12))
+    outlived = False
+    for update in range(1, 13):
+        params, state = path[update]
+        if update in DECISIONS:
+            # they began at 0 at the decision before, and made the gradients' steps since
+            since = max([0, *(d for d in DECISIONS if d < update)])
+            moved = phantoms[update][0]["phantom"] - (phantoms[since][0]["phantom"] if since else 0)
+            lives = kernels(state.mask) if unit == "weight" else kernels(state.mask).any(-1)
+            outlived |= (lives & (walk > 0)).any()
+            walk = np.where(lives, MEMORY * walk + np.mean(moved**2), 0)
+        np.testing.assert_allclose(kernels(state.walk), walk, rtol=1e-4)
+        assert state.walk["phantom"] == 0
+    assert outlived
+
+
+def test_other_rules_remember_no_walk():
+    assert hard_thresholding(keep=1).init(PARAMS).walk is None
 
 
 # ---------------------------------------------------------------------------------- all or some

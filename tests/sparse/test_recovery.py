@@ -1,6 +1,7 @@
 """Searches where the truth is known: what phantoms are the law of, and how much is found."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import optax
 import pytest
 
 from nesht_jax.es.nes import nesht
-from nesht_jax.sparse.hard_thresholding import hard_thresholding
+from nesht_jax.sparse.hard_thresholding import sparsify
+from nesht_jax.sparse.projection import make_projection
+from nesht_jax.types import sparse_states
 
 pytestmark = pytest.mark.slow
 
@@ -18,20 +21,30 @@ STANDARD_ERRORS = 4
 
 MEMBERS, EVERY, PHANTOMS = 64, 10, 128
 
-ADAM = optax.adam(0.05)
+ADAM, SGD = optax.adam(0.05), optax.sgd(0.05)
 
 
-def searched(key, kernel, fitness_of, *, generations, optimizer=ADAM, **rule):
-    """The kernel and the phantoms after each update of a search from zero."""
-    thresholding = hard_thresholding(rule="significance", level=0.1, every=EVERY, **rule)
-    optimizer = optax.chain(optimizer, thresholding)
+class Path(NamedTuple):
+    """What a search leaves after each update."""
+
+    kernel: np.ndarray
+    phantoms: np.ndarray
+    lives: np.ndarray
+
+
+def searched(key, kernel, fitness_of, *, generations, unit="weight", optimizer=ADAM, **when):
+    """A search from zero; what lives is judged after every update."""
+    projection = make_projection(rule="significance", level=0.1, unit=unit)
+    optimizer = optax.chain(optimizer, sparsify(projection, every=EVERY, **when))
     algorithm = nesht(num_members=MEMBERS, sigma=0.1, optimizer=optimizer)
 
     def generation(state, _):
         noise = jax.random.fold_in(key, state.generation)
         fitness = fitness_of(noise, algorithm.ask(state)["kernel"])
         state, _ = algorithm.tell(state, fitness)
-        return state, (state.params["kernel"], state.params["phantom"])
+        (sparse,) = sparse_states(state.optimizer)
+        mask = projection.mask(state.params, walk=sparse.walk)
+        return state, Path(state.params["kernel"], state.params["phantom"], mask["kernel"])
 
     start = algorithm.init(key, {"kernel": kernel, "phantom": jnp.zeros(PHANTOMS)})
     return jax.lax.scan(generation, start, length=generations)[1]
@@ -48,7 +61,7 @@ def drawn_kernel(key, shape, lives):
 # ------------------------------------------------------------------------------- nothing matters
 
 
-@pytest.mark.parametrize("explore, optimizer", [(1.0, ADAM), (0.25, optax.sgd(0.05))])
+@pytest.mark.parametrize("explore, optimizer", [(1.0, ADAM), (0.25, SGD)])
 def test_phantoms_have_the_law_of_tried_weights_that_do_not_matter(explore, optimizer):
     """Of Adam's steps only where all are tried: else weights, perturbed more seldom, take longer
     ones."""
@@ -58,7 +71,7 @@ def test_phantoms_have_the_law_of_tried_weights_that_do_not_matter(explore, opti
 
     run = partial(searched, generations=100, begin=EVERY - 1, explore=explore, optimizer=optimizer)
     key, kernel = jax.random.key(0), jnp.zeros(400)
-    weights, phantoms = map(np.asarray, jax.jit(lambda key: run(key, kernel, noise))(key))
+    weights, phantoms, _ = map(np.asarray, jax.jit(lambda key: run(key, kernel, noise))(key))
     decided, last = weights[EVERY - 1 :: EVERY], weights[EVERY - 2 :: EVERY]
     tried = np.concatenate(
         [b[(a == 0) & (b != 0)] for a, b in zip(decided, last[1:], strict=False)]
@@ -87,11 +100,11 @@ def test_the_rows_that_matter_are_found(explore):
             error = jnp.einsum("ti,mio->mto", x, kernels - truth[None])
             return -jnp.sum(error**2, axis=(1, 2)) + jax.random.normal(returns, (MEMBERS,))
 
-        rule = {"unit": "row", "explore": explore}
-        return searched(key, jnp.zeros((60, 4)), fitness_of, generations=301, **rule)[0]
+        how = {"unit": "row", "explore": explore, "optimizer": SGD}
+        return searched(key, jnp.zeros((60, 4)), fitness_of, generations=300, **how).lives
 
-    kernels = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), SEEDS))
-    found = (np.asarray(kernels)[:, ::EVERY] != 0).any(-1)[:, -8:]
+    lived = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), SEEDS))
+    found = np.asarray(lived)[:, EVERY - 1 :: EVERY].any(-1)[:, -8:]
     recall = found[..., lives].mean()
     precision = found[..., lives].sum() / found.sum()
     assert recall >= 0.95 and precision >= 0.8, (recall, precision)
@@ -109,11 +122,11 @@ def test_about_as_many_weights_are_kept_as_matter():
             error = jnp.sum((weights - truth[None]) ** 2, axis=1)
             return -error + 2 * jax.random.normal(noise, (MEMBERS,))
 
-        return searched(key, jnp.zeros(200), fitness_of, generations=401, explore=1.0)[0]
+        return searched(key, jnp.zeros(200), fitness_of, generations=400, optimizer=SGD).lives
 
     keys = jax.random.split(jax.random.key(0), SEEDS)
     runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))
-    found = np.asarray(runs(numbers, keys))[:, :, ::EVERY][:, :, -10:] != 0
+    found = np.asarray(runs(numbers, keys))[:, :, EVERY - 1 :: EVERY][:, :, -10:]
     kept = found.sum(-1).mean((1, 2))
     right = [found[i, ..., :number].mean() for i, number in enumerate(numbers)]
     assert (abs(np.log(kept / numbers)) < np.log(1.4)).all(), kept
