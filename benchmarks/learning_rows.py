@@ -81,6 +81,7 @@ def measure(config: Config, result: Result, episodes: int) -> Row:
         "true_inputs": size,
         "true_read": int(reads[:size].sum()),
         "distractors_read": int(reads[size:].sum()),
+        "inputs": " ".join(str(i) for i in np.flatnonzero(reads[:size])),
         "curve": curve(result),
         "commit": commit(),
     }

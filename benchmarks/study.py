@@ -1,19 +1,24 @@
 """Which inputs matter: methods among irrelevant inputs, at equal environment steps.
 
-    python benchmarks/study.py --tasks envpool/Hopper-v4 --distractors 0 10 --seeds 0 1 2 3 4
+    python benchmarks/study.py --tasks envpool/Hopper-v5 --distractors 0 10 --seeds 0 1 2 3 4
 
 Trains every (task, distractors, method, seed) for the same steps and adds a row a run to the table;
-rows that are there stand, so the command goes on where it was cut off.
+rows that are there stand, so the command goes on where it was cut off. Then it writes what they
+amount to, a row a method, into the table of the same name that ends in ``_summary``.
 """
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from statistics import fmean, median
+from typing import Any
 
+import numpy as np
 from learning_rows import add_run_options, learn
-from measuring import command
+from measuring import Row, command, write
 
 from nesht_jax import make_task
+from nesht_jax.report.statistics import bootstrap_interval
 from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 
@@ -23,17 +28,26 @@ METHODS = {
     "select": ["select"],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
     "rows": ["select", {"sparsity": {"rule": "top_k", "keep": "true inputs"}}],
+    "rows_dense": [
+        "select",
+        {"sparsity": {"rule": "top_k", "keep": "true inputs", "explore": 1.0}},
+    ],
+    "ars": ["ars-v2-t"],
     "nesht_published": ["code-mujoco"],
     "nes_published": ["code-mujoco", "nes"],
 }
 """Settings of each method, merged from left to right: presets, and what differs from them."""
 
+YARDSTICK = "nes"
+"""The method whose return without distractors is a retained fraction of 1."""
+
 
 def main() -> None:
-    """Writes the table."""
+    """Writes both tables."""
     options = _options()
-    cases = list(_cases(options))
-    learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
+    rows = learn(_cases(options), table=options.out, runs=options.runs, episodes=options.episodes)
+    summary = options.out.with_stem(f"{options.out.stem}_summary")
+    write(summary, summarize(rows))
 
 
 def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
@@ -58,14 +72,95 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     return config
 
 
+# ------------------------------------------------------------------------- what it amounts to
+
+
+def summarize(rows: list[Row]) -> list[Row]:
+    """Sums up the seeds of every (task, distractors, method).
+
+    The retained fraction is (R - R_begin) / (R_0 - R_begin): R_begin is the return of the policy
+    that training begins with, R_0 that of ``YARDSTICK`` without distractors. Recall is of the
+    inputs that at least half of the runs of ``select`` without distractors read.
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        key = str(row["task"]), str(row["distractors"]), str(row["method"])
+        groups.setdefault(key, []).append(row)
+    return [_summary(key, groups) for key in sorted(groups, key=lambda k: (k[0], int(k[1])))]
+
+
+def _summary(key: tuple[str, str, str], groups: dict[tuple[str, str, str], list[Row]]) -> Row:
+    task, distractors, method = key
+    runs = groups[key]
+    returns = _returns(runs)
+    yardstick = _returns(groups.get((task, "0", YARDSTICK), []))
+    rival = _returns(groups.get((task, distractors, YARDSTICK), []))
+    useful = _useful(groups.get((task, "0", "select"), []))
+    read = [set(map(int, str(run["inputs"]).split())) for run in runs]
+    false = [float(run["distractors_read"]) for run in runs]
+    share = [f / max(f + float(run["true_read"]), 1) for f, run in zip(false, runs, strict=True)]
+    retained, low, high = _retained(returns, yardstick, runs)
+    return {
+        "task": task,
+        "distractors": distractors,
+        "method": method,
+        "seeds": len(runs),
+        "million_steps": round(fmean(float(run["steps"]) for run in runs) * 1e-6, 2),
+        "return_mean": round(fmean(returns), 1),
+        "return_median": round(median(returns), 1),
+        "return_low": round(min(returns), 1),
+        "return_high": round(max(returns), 1),
+        "retained": retained,
+        "retained_low": low,
+        "retained_high": high,
+        "p_against_nes": "" if method == YARDSTICK else _p_value(returns, rival),
+        "recall": round(fmean(len(r & useful) / len(useful) for r in read), 2) if useful else "",
+        "false_share": round(fmean(share), 2),
+        "distractors_read": round(fmean(false), 1),
+    }
+
+
+def _returns(runs: list[Row]) -> list[float]:
+    return [float(run["return"]) for run in runs]
+
+
+def _useful(runs: list[Row]) -> set[int]:
+    """Inputs that at least half of these runs read."""
+    read = [i for run in runs for i in map(int, str(run["inputs"]).split())]
+    return {i for i in read if 2 * read.count(i) >= len(runs)}
+
+
+def _retained(returns: list[float], yardstick: list[float], runs: list[Row]) -> tuple[Any, ...]:
+    """The fraction, and its interval over the seeds of both."""
+    if not yardstick:
+        return "", "", ""
+    begin = fmean(float(str(run["curve"]).split()[0].split(":")[1]) for run in runs)
+
+    def fraction(found: Any, full: Any, axis: int = -1) -> Any:
+        return (np.mean(found, axis=axis) - begin) / (np.mean(full, axis=axis) - begin)
+
+    low, high = bootstrap_interval([returns, yardstick], fraction)
+    middle = float(fraction(np.array(returns), np.array(yardstick)))
+    return tuple("" if np.isnan(x) else round(x, 3) for x in (middle, low, high))
+
+
+def _p_value(returns: list[float], rival: list[float]) -> Any:
+    """Two-sided p of Welch's t-test; empty below two runs."""
+    if min(len(returns), len(rival)) < 2:
+        return ""
+    from scipy import stats
+
+    return f"{stats.ttest_ind(returns, rival, equal_var=False)[1]:.2g}"
+
+
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "study.csv")
     add = parser.add_argument
-    add("--tasks", nargs="+", default=["envpool/Hopper-v4"], help="tasks [envpool/Hopper-v4]")
+    add("--tasks", nargs="+", default=["envpool/Hopper-v5"], help="tasks [envpool/Hopper-v5]")
     add("--distractors", type=int, nargs="+", default=[0, 10], help="N of ×N [0 10]")
     methods = list(METHODS)
     add("--methods", nargs="+", default=methods, choices=methods, help="methods [all]")
-    add("--steps", type=float, default=1e6, help="useful steps of each run [1e6]")
+    add("--steps", type=float, default=3e6, help="useful steps of each run [3e6]")
     add_run_options(parser)
     return parser.parse_args()
 
