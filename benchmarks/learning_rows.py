@@ -19,7 +19,7 @@ from nesht_jax.run.train import Result
 POINTS = 20
 """Evaluations of a run that its row tells, evenly spaced among all."""
 
-KEY = ("task", "distractors", "method", "seed")
+KEY = ("task", "distractors", "kind", "method", "seed")
 """Columns that name a run."""
 
 
@@ -48,6 +48,7 @@ def learn(
         named = {
             "task": config.task,
             "distractors": config.distractors,
+            "kind": config.distractor_kind,
             "method": method,
             "seed": config.seed,
         }

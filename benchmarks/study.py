@@ -2,7 +2,7 @@
 
     python benchmarks/study.py --tasks envpool/Hopper-v5 --distractors 0 10 --seeds 0 1 2 3 4
 
-Trains every (task, distractors, method, seed) for the same steps and adds a row a run to the table;
+Trains every (task, distractors, kind, method, seed) for the same steps and adds a row a run to the table;
 rows that are there stand, so the command goes on where it was cut off. Then it writes what they
 amount to, a row a method, into the table of the same name that ends in ``_summary``.
 """
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from learning_rows import add_run_options, learn
@@ -21,6 +21,7 @@ from nesht_jax import make_task
 from nesht_jax.report.statistics import bootstrap_interval
 from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
+from nesht_jax.types import DistractorKind
 
 METHODS = {
     "nes": ["select", "nes"],
@@ -42,6 +43,15 @@ YARDSTICK = "nes"
 """The method whose return without distractors is a retained fraction of 1."""
 
 
+class Key(NamedTuple):
+    """What the runs of one line of the summary share."""
+
+    task: str
+    distractors: str
+    kind: str
+    method: str
+
+
 def main() -> None:
     """Writes both tables."""
     options = _options()
@@ -55,8 +65,9 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
         for task in options.tasks:
             for distractors in options.distractors:
                 for method in options.methods:
-                    config = settings(method, task, distractors, int(options.steps))
-                    yield method, replace(config, seed=seed)
+                    for kind in options.kinds if distractors else ["normal"]:
+                        config = settings(method, task, distractors, int(options.steps))
+                        yield method, replace(config, seed=seed, distractor_kind=kind)
 
 
 def settings(method: str, task: str, distractors: int, steps: int) -> Config:
@@ -76,34 +87,35 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
 
 
 def summarize(rows: list[Row]) -> list[Row]:
-    """Sums up the seeds of every (task, distractors, method).
+    """Sums up the seeds of every (task, distractors, kind, method).
 
     The retained fraction is (R - R_begin) / (R_0 - R_begin): R_begin is the return of the policy
     that training begins with, R_0 that of ``YARDSTICK`` without distractors. Recall is of the
     inputs that at least half of the runs of ``select`` without distractors read.
     """
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[Key, list[Row]] = {}
     for row in rows:
-        key = str(row["task"]), str(row["distractors"]), str(row["method"])
+        key = Key(*(str(row[name]) for name in Key._fields))
         groups.setdefault(key, []).append(row)
-    return [_summary(key, groups) for key in sorted(groups, key=lambda k: (k[0], int(k[1])))]
+    return [_summary(key, groups) for key in sorted(groups, key=_place)]
 
 
-def _summary(key: tuple[str, str, str], groups: dict[tuple[str, str, str], list[Row]]) -> Row:
-    task, distractors, method = key
-    runs = groups[key]
+def _place(key: Key) -> tuple[Any, ...]:
+    return key.task, key.kind != "normal", key.kind, int(key.distractors)
+
+
+def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
+    runs, alone = groups[key], key._replace(distractors="0", kind="normal")
     returns = _returns(runs)
-    yardstick = _returns(groups.get((task, "0", YARDSTICK), []))
-    rival = _returns(groups.get((task, distractors, YARDSTICK), []))
-    useful = _useful(groups.get((task, "0", "select"), []))
+    yardstick = _returns(groups.get(alone._replace(method=YARDSTICK), []))
+    rival = _returns(groups.get(key._replace(method=YARDSTICK), []))
+    useful = _useful(groups.get(alone._replace(method="select"), []))
     read = [set(map(int, str(run["inputs"]).split())) for run in runs]
     false = [float(run["distractors_read"]) for run in runs]
     share = [f / max(f + float(run["true_read"]), 1) for f, run in zip(false, runs, strict=True)]
     retained, low, high = _retained(returns, yardstick, runs)
     return {
-        "task": task,
-        "distractors": distractors,
-        "method": method,
+        **key._asdict(),
         "seeds": len(runs),
         "million_steps": round(fmean(float(run["steps"]) for run in runs) * 1e-6, 2),
         "return_mean": round(fmean(returns), 1),
@@ -113,7 +125,7 @@ def _summary(key: tuple[str, str, str], groups: dict[tuple[str, str, str], list[
         "retained": retained,
         "retained_low": low,
         "retained_high": high,
-        "p_against_nes": "" if method == YARDSTICK else _p_value(returns, rival),
+        "p_against_nes": "" if key.method == YARDSTICK else _p_value(returns, rival),
         "recall": round(fmean(len(r & useful) / len(useful) for r in read), 2) if useful else "",
         "false_share": round(fmean(share), 2),
         "distractors_read": round(fmean(false), 1),
@@ -158,6 +170,8 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("--tasks", nargs="+", default=["envpool/Hopper-v5"], help="tasks [envpool/Hopper-v5]")
     add("--distractors", type=int, nargs="+", default=[0, 10], help="N of ×N [0 10]")
+    kinds = get_args(DistractorKind)
+    add("--kinds", nargs="+", default=["normal"], choices=kinds, help="kinds of them [normal]")
     methods = list(METHODS)
     add("--methods", nargs="+", default=methods, choices=methods, help="methods [all]")
     add("--steps", type=float, default=3e6, help="useful steps of each run [3e6]")

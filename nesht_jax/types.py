@@ -192,6 +192,10 @@ class HostEvaluate(Evaluate, Protocol):
 # ------------------------------------------------------------------------------ task and policy
 
 
+DistractorKind = Literal["normal", "scaled", "slow", "marginal", "replayed"]
+"""How irrelevant features behave, see ``tasks.make_task``."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A task as one value, made once by ``make_task``: what it shows, what it takes, how long.
@@ -207,6 +211,7 @@ class Task:
             score, and the suite plays the highest, the first of equals.
         horizon: steps after which an episode is cut; None if neither task nor user limits it.
         distractors: N; N times as many irrelevant features follow the true observation.
+        distractor_kind: how they behave.
         image_shape: channels, height and width of a true observation that is an image, flattened
             in this order; None if it is none.
         frame_skip: emulator frames in one step; None where there are none.
@@ -225,6 +230,7 @@ class Task:
     discrete: bool
     horizon: int | None
     distractors: int = 0
+    distractor_kind: DistractorKind = "normal"
     image_shape: tuple[int, int, int] | None = None
     frame_skip: int | None = None
     terminates: bool = True

@@ -1,5 +1,7 @@
 """What is random between simulator and policy: distractor features, and noise on actions."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,26 +10,52 @@ from jaxtyping import Array, Float, Int, UInt32
 from nesht_jax.es.noise import normal
 from nesht_jax.types import Task
 
+SCALE = 10
+"""Standard deviation of scaled distractors."""
+
+PERIOD = 20
+"""Steps after which a slow distractor is independent of what it was."""
+
 
 def append(
     observation: Float[Array, " o"],
-    distractors: int,
+    task: Task,
     random_bits: UInt32[Array, "2"],
     step: Int[Array, ""],
 ) -> Float[Array, " features"]:
-    """Gives what a policy sees: the true observation, then N·o fresh N(0, 1) features.
+    """Gives what a policy sees: the true observation, then N·o distractors.
 
     Args:
         observation: true observation, as the simulator tells it.
-        distractors: N, the number of distractor segments, each as long as the observation.
-        random_bits: bits of the episode alone, so that distractors are independent across episodes,
-            steps and features.
+        task: task whose distractors they are, of a kind that needs no play.
+        random_bits: bits of the episode alone, so that distractors are independent across episodes
+            and features.
         step: steps done in the episode.
     """
-    if distractors == 0:
+    if task.distractors == 0:
         return observation
-    features = normal(random_bits, step, (distractors * observation.shape[0],))
+    shape = (task.distractors * observation.shape[0],)
+    if task.distractor_kind == "slow":
+        block, cosine, sine = slow_angle(step)
+        before, after = (normal(random_bits, block + i, shape) for i in (0, 1))
+        features = cosine * before + sine * after
+    else:
+        features = normal(random_bits, step, shape)
+        features = SCALE * features if task.distractor_kind == "scaled" else features
     return jnp.concatenate([observation, features])
+
+
+def slow_angle(step: Any) -> tuple[Any, Any, Any]:
+    """Places a step between two independent N(0, 1) numbers z: cos α z_b + sin α z_{b+1}.
+
+    That is N(0, 1) at every step, and α grows from 0 to π/2 within ``PERIOD`` steps.
+
+    Returns:
+        b, cos α and sin α.
+    """
+    numpy = jnp if isinstance(step, jax.Array) else np
+    angle = np.pi / 2 * (step % PERIOD) / PERIOD
+    return step // PERIOD, numpy.cos(angle), numpy.sin(angle)
 
 
 def num_action_normals(task: Task, action_noise: float, stochastic: bool) -> int:

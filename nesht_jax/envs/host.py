@@ -131,6 +131,13 @@ def uniform_bytes(
     return _random_bits(stream, shape, np.uint8)
 
 
+def random_integers(
+    stream: np.random.BitGenerator, shape: tuple[int, ...], below: int
+) -> Int[np.ndarray, "..."]:
+    """Draws integers uniform on 0 ... below - 1, of 2¹⁶ equal parts: below is a power of 2."""
+    return _random_bits(stream, shape, np.uint16).astype(np.int64) % below
+
+
 def _random_bits(stream: np.random.BitGenerator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     size = math.prod(shape)
     num_draws = -(-size * np.dtype(dtype).itemsize // 8)

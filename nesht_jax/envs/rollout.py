@@ -30,7 +30,7 @@ def make_act(task: Task, policy: Policy, *, action_noise: float) -> Act:
         random_bits: UInt32[Array, "2 2"],
         step: Int[Array, ""],
     ) -> tuple[Float[Array, " features"], Float[Array, " a"]]:
-        seen = distractors.append(observation, task.distractors, random_bits[0], step)
+        seen = distractors.append(observation, task, random_bits[0], step)
         action = distractors.act(
             policy.apply(params, moments, seen),
             normal(random_bits[1], step, (normals,)),

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import io
 import warnings
+from typing import cast, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from nesht_jax.envs import catalog
 from nesht_jax.envs.alive_bonus import without_alive_bonus
 from nesht_jax.envs.rollout import make_pure_evaluate
 from nesht_jax.envs.suite import Environment, Suite, TaskOptions, VectorEnv
-from nesht_jax.types import Evaluate, Policy, Task
+from nesht_jax.types import DistractorKind, Evaluate, Policy, Task
 
 
 def task_names(suite: str) -> list[str]:
@@ -26,6 +27,7 @@ def make_task(
     name: str,
     *,
     distractors: int = 0,
+    distractor_kind: DistractorKind | str = "normal",
     horizon: int | None = None,
     options: TaskOptions | None = None,
 ) -> Task:
@@ -33,8 +35,13 @@ def make_task(
 
     Args:
         name: ``"mjx/hopper"``, ``"envpool/Hopper-v5"``, ``"gymnasium/my_module:Mine-v0"``, ....
-        distractors: N; after the true observation come N times as many irrelevant features, fresh
-            at every step: N(0, 1), or uniform bytes where the task shows bytes.
+        distractors: N; after the true observation come N times as many irrelevant features.
+        distractor_kind: how they behave. ``"normal"``: N(0, 1), fresh at every step, or uniform
+            bytes where the task shows bytes, which has no other kind. ``"scaled"``: of standard
+            deviation 10. ``"slow"``: N(0, 1) that change within 20 steps. Of suites on the host
+            also ``"marginal"``: each feature a value that its true twin shows at some step of
+            random play, drawn anew; and ``"replayed"``: whole observations of other episodes of
+            random play, step by step.
         horizon: steps after which an episode is cut; the task's own if None.
         options: options of the simulator behind the suite, by its own names.
 
@@ -55,12 +62,28 @@ def make_task(
     if resolved not in suite.names():
         raise ValueError(catalog.unknown_task(f"{suite_name}/{short}"))
     made = suite.make(resolved, options)
+    kind = _checked_kind(made, suite, distractor_kind)
     return dataclasses.replace(
         made,
         name=f"{suite_name}/{short}",  # with its module, so that it makes the task again
         distractors=distractors,
+        distractor_kind=kind,
         horizon=horizon or made.horizon,
     )
+
+
+def _checked_kind(task: Task, suite: Suite, kind: str) -> DistractorKind:
+    kinds = get_args(DistractorKind)
+    if kind not in kinds:
+        raise ValueError(f"distractor_kind must be one of {', '.join(kinds)}, got {kind!r}")
+    if kind in ("marginal", "replayed") and suite.reference_observations is None:
+        raise ValueError(
+            f"distractor_kind {kind} needs random play, which {task.name} has not; envpool/* and "
+            "gymnasium/* have it"
+        )
+    if kind != "normal" and task.image_shape is not None:
+        raise ValueError(f"distractor_kind {kind} is of features, and {task.name} shows images")
+    return cast(DistractorKind, kind)
 
 
 def make_evaluate(

@@ -19,7 +19,7 @@ from nesht_jax.policy import normalize
 from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.policy.policy import make_policy, unreachable
 from nesht_jax.run.config import Config, SparsityConfig
-from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept
+from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept, check_power
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms
 from nesht_jax.types import Evaluate, Moments, Params, Policy, Task
@@ -89,6 +89,7 @@ def build(config: Config) -> Experiment:
     projection = build_projection(config.sparsity, policy.layers, params)
     if projection is not None:
         check_kept(config, task, projection, params)
+        check_power(config, projection, params)
     algorithm = nesht(
         num_members=config.algorithm.num_members,
         sigma=sigma_schedule(config),
@@ -124,6 +125,7 @@ def build_task(config: Config) -> Task:
     return make_task(
         config.task,
         distractors=config.distractors,
+        distractor_kind=config.distractor_kind,
         horizon=config.horizon,
         options=config.task_options,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from nesht_jax.run.fields import checked
+from nesht_jax.types import DistractorKind
 
 DEFAULT_STEPS = 1_000_000
 """Useful steps of a run that is told neither steps nor generations: minutes on two cores."""
@@ -286,6 +287,9 @@ class Config(Section):
             for Brax, {num_threads: 2} for envpool, {vectorization_mode: async} for Gymnasium, ....
         distractors: N of ×N: N times as many irrelevant features follow the true observation,
             N(0, 1) or, where the task shows bytes, uniform on 0 ... 255.
+        distractor_kind: how these behave: "normal", fresh at every step; "scaled", of standard
+            deviation 10; "slow", N(0, 1) that change within 20 steps; "marginal", each a value of
+            its true twin in random play; "replayed", observations of other episodes.
         horizon: steps after which an episode is cut; the task's own if null.
         num_envs: environments stepped at once, in every suite but envpool; null: the suite's own
             choice.
@@ -305,6 +309,7 @@ class Config(Section):
     task: str
     task_options: dict[str, Any] = field(default_factory=dict)
     distractors: int = 0
+    distractor_kind: DistractorKind = "normal"
     horizon: int | None = None
     num_envs: int | None = None
     algorithm: AlgorithmConfig = AlgorithmConfig()

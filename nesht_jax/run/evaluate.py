@@ -183,6 +183,7 @@ def evaluate_run(
         played_on = make_task(
             task or config.task,
             distractors=config.distractors,
+            distractor_kind=config.distractor_kind,
             horizon=config.horizon,
             options=own | (options or {}),
         )

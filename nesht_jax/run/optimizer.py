@@ -18,6 +18,9 @@ from nesht_jax.sparse.projection import Projection, make_projection
 from nesht_jax.sparse.top_k import num_kept
 from nesht_jax.types import Layer, Params, Task
 
+LEAST_POWER = 0.3
+"""Standard deviations by which a weight that matters should stand out where some are zeroed."""
+
 
 def build_projection(
     chosen: SparsityConfig, layers: tuple[Layer, ...], params: Params
@@ -99,6 +102,25 @@ def check_kept(config: Config, task: Task, projection: Projection, params: Param
         warnings.warn(
             f"sparsity.fraction {config.sparsity.fraction:g} keeps {kept} of {total} weights for "
             f"{task.num_actions} actions of {task.name}: at most {enough:.2g} leaves one for each",
+            stacklevel=2,
+        )
+
+
+def check_power(config: Config, projection: Projection, params: Params) -> None:
+    """Warns where a thresholding knows too little to tell weights that matter from chance.
+
+    In a linear F without noise, n directions in each of E updates move a weight that matters by
+    some z = √(n E / d) of the standard deviations that chance moves it.
+    """
+    chosen, members = config.sparsity, config.algorithm.num_members
+    directions = members // 2 if config.algorithm.mirrored else members
+    tried, weights = directions * max(chosen.begin, chosen.every), projection.num_weights(params)
+    if tried < LEAST_POWER**2 * weights:
+        remedy = "sparsity.begin" if chosen.explore < 1 else "sparsity.every"
+        warnings.warn(
+            f"{tried:,} directions are tried before a thresholding of {weights:,} weights, so that "
+            f"mostly chance tells which are zeroed: take more members or a larger {remedy}, or "
+            "sparsity.method none",
             stacklevel=2,
         )
 

@@ -180,6 +180,11 @@ class Projection:
             support.append(alive | _spread([tried], [leaf])[0])
         return jax.tree.unflatten(treedef, support)
 
+    def num_weights(self, params: Params) -> int:
+        """Counts the weights that have a group."""
+        paths = jax.tree_util.tree_flatten_with_path(params)[0]
+        return sum(leaf.size for path, leaf in paths if self._group(path, leaf) is not None)
+
     def _group(self, path: tuple[Any, ...], leaf: Any) -> Hashable | None:
         """Group of a leaf; phantoms have none, and a vector has no rows."""
         if is_phantom(path) or (self.unit == "row" and jnp.ndim(leaf) < 2):

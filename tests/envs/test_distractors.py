@@ -1,6 +1,7 @@
 """Distractors, and noise on actions, against what their distributions must be."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nesht_jax.envs.distractors import act, append, num_action_normals
+from nesht_jax.envs.distractors import PERIOD, act, append, num_action_normals
+from nesht_jax.envs.host import normals
+from nesht_jax.envs.host_distractors import HostDistractors
 from nesht_jax.envs.rollout import make_act
-from nesht_jax.envs.tasks import make_evaluate, make_task
-from nesht_jax.types import Policy, Task, replicate
+from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations
+from nesht_jax.types import Moments, Policy, Task, replicate
 
 STANDARD_ERRORS = 4
 """Statistical tests allow this many; seeds are fixed, so they pass always or never."""
@@ -33,16 +36,22 @@ BODY = task_of([-1, -0.2], [1, 0.3])
 # -------------------------------------------------------------------------------------- distractors
 
 
-features = jax.jit(
-    jax.vmap(jax.vmap(lambda bits, t: append(OBSERVATION, 2, bits, t), (None, 0)), (0, None))
-)
+def distracted(number, kind="normal"):
+    return replace(BODY, distractors=number, distractor_kind=kind)
+
+
+def features(bits, steps, kind="normal"):
+    """What is seen in episodes of these bits, at these steps: [episodes, steps, features]."""
+    task = distracted(2, kind)
+    of_episode = jax.vmap(lambda bits, t: append(OBSERVATION, task, bits, t), (None, 0))
+    return jax.jit(jax.vmap(of_episode, (0, None)))(bits, steps)
 
 
 @functools.cache
-def drawn():
+def drawn(kind="normal"):
     """Of 100 episodes of 50 steps: [100, 50, 4] distractors."""
-    seen = features(jax.random.bits(jax.random.key(11), (100, 2), jnp.uint32), jnp.arange(50))
-    return np.asarray(seen)[..., 2:]
+    bits = jax.random.bits(jax.random.key(11), (100, 2), jnp.uint32)
+    return np.asarray(features(bits, jnp.arange(50), kind))[..., 2:]
 
 
 def test_the_true_observation_comes_first_untouched():
@@ -51,7 +60,7 @@ def test_the_true_observation_comes_first_untouched():
 
 
 def test_without_distractors_the_observation_is_all():
-    np.testing.assert_array_equal(append(OBSERVATION, 0, BITS[0], jnp.int32(0)), OBSERVATION)
+    np.testing.assert_array_equal(append(OBSERVATION, BODY, BITS[0], jnp.int32(0)), OBSERVATION)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +82,123 @@ def test_distractors_are_independent_across(axis, lag):
 
 def test_distractors_are_fresh_each_step_and_episode():
     assert len(np.unique(drawn())) > 0.99 * drawn().size
+
+
+def test_scaled_distractors_are_ten_times_as_large():
+    np.testing.assert_allclose(drawn("scaled"), 10 * drawn(), rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------- kinds on the host
+
+
+def hosted(kind, *, rows=100, steps=50, played=None, of=range(100), segments=2):
+    """Distractors of some rows, as ``drawn``: [rows, steps, segments · 2]."""
+    task = distracted(segments, kind)
+    source = HostDistractors(task, rows, normals, np.zeros((0, 2)) if played is None else played)
+    stream, chosen = np.random.SFC64(5), np.arange(rows)[list(of)]
+    return np.stack([source.draw(stream, chosen, step) for step in range(steps)], axis=1)
+
+
+SLOW = {"in JAX": lambda: drawn("slow"), "on the host": lambda: hosted("slow")}
+
+
+@pytest.mark.parametrize("where", SLOW)
+def test_slow_distractors_are_standard_normal_at_every_step(where):
+    numbers = SLOW[where]()
+    for step in range(50):
+        assert stats.kstest(numbers[:, step].ravel(), "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("where", SLOW)
+def test_slow_distractors_keep_their_values_for_a_while(where):
+    """Within a period two steps have the cosine of the angle between them as correlation."""
+    numbers = SLOW[where]()
+    for first, second in [(0, 1), (3, 10), (20, 21), (25, 35)]:
+        expected = np.cos(np.pi / 2 * (second - first) / PERIOD)
+        found = np.corrcoef(numbers[:, first].ravel(), numbers[:, second].ravel())[0, 1]
+        assert abs(found - expected) < STANDARD_ERRORS / np.sqrt(numbers[:, 0].size)
+    for first, second in [(0, PERIOD), (5, 5 + 2 * PERIOD), (19, 40)]:
+        found = np.corrcoef(numbers[:, first].ravel(), numbers[:, second].ravel())[0, 1]
+        assert abs(found) < STANDARD_ERRORS / np.sqrt(numbers[:, 0].size)
+    between = np.corrcoef(numbers[:, 19].ravel(), numbers[:, 20].ravel())[0, 1]
+    assert between > 0.9  # the next block begins where the last one ends
+
+
+def test_normal_and_scaled_distractors_on_the_host_differ_in_scale():
+    np.testing.assert_allclose(hosted("scaled"), 10 * hosted("normal"), rtol=1e-6)
+    assert abs(hosted("normal").std() - 1) < STANDARD_ERRORS / np.sqrt(2 * 20_000)
+
+
+PLAY = np.stack([np.arange(16.0), 100 + np.arange(16.0)], axis=1)
+"""Sixteen observations of two features, none of whose values repeats."""
+
+
+def test_marginal_distractors_are_values_of_their_true_twin():
+    numbers = hosted("marginal", played=PLAY)
+    own, other = numbers[..., 0::2], numbers[..., 1::2]
+    for found, values in ((own, PLAY[:, 0]), (other, PLAY[:, 1])):
+        counts = [(found == value).sum() for value in values]
+        assert sum(counts) == found.size and stats.chisquare(counts).pvalue > 1e-3
+    together = np.corrcoef(own.ravel(), other.ravel())[0, 1]
+    later = np.corrcoef(own[:, :-1].ravel(), own[:, 1:].ravel())[0, 1]
+    assert max(abs(together), abs(later)) < STANDARD_ERRORS / np.sqrt(own.size)
+
+
+def test_replayed_distractors_are_other_episodes_step_by_step():
+    numbers = hosted("replayed", played=PLAY)
+    begun = numbers[:, 0, 0::2].astype(int)
+    for segment in range(2):
+        steps = (begun[:, segment, None] + np.arange(50)) % 16
+        np.testing.assert_array_equal(numbers[..., 2 * segment : 2 * segment + 2], PLAY[steps])
+    assert stats.chisquare(np.bincount(begun.ravel(), minlength=16)).pvalue > 1e-3
+    assert (begun[:, 0] != begun[:, 1]).mean() > 0.8
+
+
+@pytest.mark.parametrize("kind", ["slow", "replayed"])
+def test_rows_that_are_kept_go_on(kind):
+    task, chosen = distracted(2, kind), np.array([7, 2, 2])
+    kept, whole = (HostDistractors(task, 9, normals, PLAY) for _ in range(2))
+    for source in (kept, whole):
+        source.draw(np.random.SFC64(1), np.arange(9), 0)
+    kept.keep(chosen)
+    went_on = kept.draw(np.random.SFC64(2), np.arange(3), 1)
+    np.testing.assert_array_equal(went_on, whole.draw(np.random.SFC64(2), chosen, 1))
+
+
+@pytest.mark.parametrize("kind", ["normal", "scaled", "slow", "marginal", "replayed"])
+@pytest.mark.parametrize("suite", ["gymnasium", "envpool"])
+def test_suites_show_every_kind(suite, kind):
+    """By the moments of what policies read: those of the true features, or of N(0, 1)."""
+    task = make_task(f"{suite}/CartPole-v1", distractors=3, distractor_kind=kind, horizon=30)
+    policy = still(task)._replace(uses_moments=True)
+    evaluate = make_evaluate(task, policy, num_members=64)
+    played = evaluate(KEY, replicate(policy.init(KEY)), Moments.empty(task.num_features))
+    spread = np.sqrt(np.asarray(played.observed.deviation) / played.observed.number).reshape(4, 4)
+    expected = {"normal": 1, "scaled": 10, "slow": 1}.get(kind)
+    if expected is None:
+        shown = reference_observations(replace(task, distractors=0), number=4096, seed=0)
+        expected = shown.std(0)
+    np.testing.assert_allclose(spread[1:].mean(0), expected * np.ones(4), rtol=0.15)
+
+
+@pytest.mark.parametrize(
+    "name, kind, match",
+    [
+        ("probe/linear", "slowly", "must be one of normal, scaled, slow, marginal, replayed"),
+        ("probe/linear", "replayed", "needs random play, which probe/linear has not"),
+        ("envpool/Pong-v5", "slow", "is of features, and envpool/Pong-v5 shows images"),
+    ],
+)
+def test_kinds_that_do_not_fit_are_refused(name, kind, match):
+    with pytest.raises(ValueError, match=match):
+        make_task(name, distractors=1, distractor_kind=kind)
+
+
+def test_bytes_have_one_kind():
+    options = {"observation": "ram"}
+    task = make_task("envpool/Pong-v5", distractors=1, distractor_kind="slow", options=options)
+    with pytest.raises(ValueError, match="and envpool/Pong-v5 shows bytes"):
+        make_evaluate(task, still(task), num_members=2)
 
 
 # ------------------------------------------------------------------------------ actions from scores

@@ -293,7 +293,8 @@ def test_returns_are_those_of_the_masked_scan(name):
 
 def plain_returns(stacked, *, distractors, episodes_per_member):
     """The obvious loop: one member, one episode, one step at a time, numpy policy, no jit."""
-    task, returns = make_task("probe/linear"), np.zeros((MEMBERS, episodes_per_member))
+    task = make_task("probe/linear", distractors=distractors)
+    returns = np.zeros((MEMBERS, episodes_per_member))
     for i, e in np.ndindex(*returns.shape):
         kernel, bias = (np.asarray(stacked[name][i]) for name in ("kernel", "bias"))
         reset_key, stream_key = episode_keys(
@@ -302,7 +303,7 @@ def plain_returns(stacked, *, distractors, episodes_per_member):
         random_bits = jax.random.bits(stream_key, (2, 2), jnp.uint32)
         state, observation = task.simulator.reset(reset_key)
         for step in range(task.horizon):
-            seen = np.asarray(append(observation, distractors, random_bits[0], jnp.int32(step)))
+            seen = np.asarray(append(observation, task, random_bits[0], jnp.int32(step)))
             action = jnp.asarray(seen @ kernel + bias)
             state, observation, reward, _ = task.simulator.step(state, action)
             returns[i, e] += float(reward)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 from dataclasses import is_dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -428,6 +429,19 @@ def test_fewer_weights_than_actions_are_told():
         experiment(
             task="gymnasium/CartPole-v1", distractors=0, sparsity=SparsityConfig(fraction=0.9)
         )
+
+
+@pytest.mark.parametrize("begin, every, told", [(0, 1, True), (0, 10, False), (10, 1, False)])
+def test_a_thresholding_by_chance_is_told(begin, every, told):
+    """Two directions an update, of more than a hundred weights."""
+    sparsity = SparsityConfig(fraction=0.5, begin=begin, every=every)
+    policy = PolicyConfig(hidden=(20,))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        config = replace(DEFAULT, policy=policy, sparsity=sparsity)
+        build(replace(config, algorithm=replace(config.algorithm, num_members=4)))
+    found = [str(w.message) for w in heard if "mostly chance tells" in str(w.message)]
+    assert len(found) == told, heard
 
 
 def test_bounds_out_of_reach_are_told():

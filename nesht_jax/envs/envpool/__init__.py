@@ -20,6 +20,7 @@ from nesht_jax.envs.envpool.batch import HalfBatch
 from nesht_jax.envs.envpool.tasks import Simulator, make, names
 from nesht_jax.envs.envpool.vector import EnvpoolVector
 from nesht_jax.envs.host import batched_act, mean_returns, random_play, reset_streams
+from nesht_jax.envs.host_distractors import HostDistractors, random_play_for
 from nesht_jax.envs.suite import Suite
 from nesht_jax.types import Evaluation, Moments, Policy, Population, Task
 
@@ -56,6 +57,7 @@ class EnvpoolEvaluate:
         episodes = np.arange(streams.size, dtype=np.int32)
         self._halves = [half for half in np.array_split(episodes, 2) if half.size]
         self._vectors, self._calls, self._stale = self._make(), 0, False
+        self._played = random_play_for(task, task.simulator.distractors, _reference_observations)
         scale = task.simulator.scale
         self._act = batched_act(policy, task, action_noise=action_noise, scale=scale)
         self._num_normals = distractors.num_action_normals(task, action_noise, policy.stochastic)
@@ -146,6 +148,7 @@ class EnvpoolEvaluate:
             drawn=_draw(population, episodes // self._shape[1]),
             observed=Moments.empty(num_features) if self._policy.uses_moments else None,
             action_normals=np.zeros((episodes.size, self._num_normals), np.float32),
+            played=self._played,
         )
         batch.begin(episodes, ids=episodes - self._halves[half][0])
         return batch
@@ -168,7 +171,9 @@ def _reference_observations(
     vector, stream = EnvpoolVector(task, [seed], seed=seed), np.random.SFC64(seed)
     seen = random_play(vector, task, number=number, seed=seed)
     vector.close()
-    added = simulator.distractors(stream, (number, task.num_features - task.observation_size))
+    played = random_play_for(task, simulator.distractors, _reference_observations)
+    drawn = HostDistractors(task, number, simulator.distractors, played)
+    added = drawn.draw(stream, np.arange(number), 0)
     scaled = np.float32(simulator.scale) * added.astype(np.float32)
     return np.concatenate([seen, scaled], axis=1)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from nesht_jax.envs.envpool.tasks import Simulator
 from nesht_jax.envs.envpool.vector import EnvpoolVector
 from nesht_jax.envs.host import normals
+from nesht_jax.envs.host_distractors import HostDistractors
 from nesht_jax.types import Moments, Task
 
 SMALLEST_BATCH = 8
@@ -27,6 +28,7 @@ class HalfBatch:
         drawn: what the member of each episode has of its own.
         observed: moments of what the policies acted on; None where they are not gathered.
         action_normals: buffer for the N(0, 1) numbers of each action, a row an episode.
+        played: random play that some kinds of distractors are taken from.
 
     Attributes:
         episodes: numbers of the episodes among all.
@@ -44,13 +46,15 @@ class HalfBatch:
         drawn: Any,
         observed: Moments | None,
         action_normals: Float[np.ndarray, "envs _"],
+        played: Float[np.ndarray, "n o"],
     ) -> None:
         self._simulator: Simulator = task.simulator
         self._vector, self._act, self._drawn = vector, act, drawn
         self._action_normals, self.observed = action_normals, observed
         size = len(action_normals)
         self._shown = np.zeros((size, task.num_features), self._simulator.dtype)
-        self._size = task.observation_size
+        self._size, self._step = task.observation_size, 0
+        self._distractors = HostDistractors(task, size, self._simulator.distractors, played)
         self.living = self._rows = np.arange(size)  # _rows: the living, in the policy's batch
         self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
 
@@ -77,9 +81,9 @@ class HalfBatch:
         if self.living.size <= len(self._shown) // 2 and len(self._shown) > SMALLEST_BATCH:
             self._shrink(max(-(-len(self._shown) // 2), SMALLEST_BATCH))
         rows, stream, size = self._rows, self._vector.stream, self._size
-        num_distractors = self._shown.shape[1] - size
         self._shown[rows, :size] = shown
-        self._shown[rows, size:] = self._simulator.distractors(stream, (rows.size, num_distractors))
+        self._shown[rows, size:] = self._distractors.draw(stream, rows, self._step)
+        self._step += 1
         self._action_normals[rows] = normals(stream, (rows.size, self._action_normals.shape[1]))
         counted = np.zeros(len(self._shown), bool)
         counted[rows] = True
@@ -102,6 +106,7 @@ class HalfBatch:
         chosen = np.resize(self._rows, size)
         self._drawn = _take(self._drawn, chosen)
         self._shown, self._action_normals = self._shown[chosen], self._action_normals[chosen]
+        self._distractors.keep(chosen)
         self._rows = np.arange(self.living.size)
 
 

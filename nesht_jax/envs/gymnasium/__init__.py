@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax.envs import distractors
-from nesht_jax.envs.gymnasium.batch import EpisodeBatch, draw_distractors
+from nesht_jax.envs.gymnasium.batch import EpisodeBatch, fresh_distractors
 from nesht_jax.envs.gymnasium.simulator import Simulator, seeded_globals
 from nesht_jax.envs.gymnasium.tasks import make, names, resolve
 from nesht_jax.envs.gymnasium.vector import GymnasiumVector
@@ -25,6 +25,7 @@ from nesht_jax.envs.host import (
     random_play,
     reset_streams,
 )
+from nesht_jax.envs.host_distractors import HostDistractors, random_play_for
 from nesht_jax.envs.suite import Suite
 from nesht_jax.types import Evaluation, Moments, Policy, Population, Task
 
@@ -61,6 +62,8 @@ class GymnasiumEvaluate:
         usual = NUM_ENVS_A_CORE * cores() if self._simulator.mode == "async" else NUM_ENVS
         self._num_envs = min(num_envs or usual, num_members * episodes_per_member)
         self._simulator.shared(self._num_envs)  # what cannot be made is told at once
+        fresh = fresh_distractors(task)
+        self._played = random_play_for(task, fresh, _reference_observations)
         self._act = batched_act(policy, task, action_noise=action_noise)
         self._num_normals = distractors.num_action_normals(task, action_noise, policy.stochastic)
 
@@ -98,6 +101,7 @@ class GymnasiumEvaluate:
             entropy=entropy,
             streams=self._streams,
             num_normals=self._num_normals,
+            played=self._played,
         )
         observed = Moments.empty(self._task.num_features) if self._policy.uses_moments else None
         drawn = None
@@ -152,8 +156,11 @@ def _reference_observations(
     vector = GymnasiumVector(task, task.simulator.shared(1), 1, seed=seed)
     with seeded_globals(seed):
         seen = random_play(vector, task, number=number, seed=seed)
-    added = (number, task.num_features - task.observation_size)
-    return np.concatenate([seen, draw_distractors(task)(np.random.SFC64(seed), added)], axis=1)
+    fresh = fresh_distractors(task)
+    played = random_play_for(task, fresh, _reference_observations)
+    drawn = HostDistractors(task, number, fresh, played)
+    added = drawn.draw(np.random.SFC64(seed), np.arange(number), 0)
+    return np.concatenate([seen, added], axis=1)
 
 
 SUITE = Suite(

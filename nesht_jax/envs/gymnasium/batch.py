@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from nesht_jax.envs.gymnasium.spaces import Layout
 from nesht_jax.envs.gymnasium.vector import GymnasiumVector
 from nesht_jax.envs.host import normals, uniform_bytes
+from nesht_jax.envs.host_distractors import HostDistractors
 from nesht_jax.types import Task
 
 
@@ -21,6 +22,7 @@ class EpisodeBatch:
         entropy: integers that all is drawn from.
         streams: number of the stream of each episode's reset.
         num_normals: N(0, 1) numbers that an action consumes.
+        played: random play that some kinds of distractors are taken from.
 
     Attributes:
         episode: number of the episode of each environment.
@@ -40,9 +42,10 @@ class EpisodeBatch:
         entropy: list[int],
         streams: Int[np.ndarray, " episodes"],
         num_normals: int,
+        played: Float[np.ndarray, "n o"],
     ) -> None:
         self._vector, self._entropy, self._size = vector, entropy, task.observation_size
-        self._distract = draw_distractors(task)
+        self._distractors = HostDistractors(task, vector.num_envs, fresh_distractors(task), played)
         root = np.random.SeedSequence(entropy, spawn_key=(0,))
         self._seeds = (root.generate_state(streams.max() + 1) >> 1)[streams]
         num_envs = vector.num_envs
@@ -97,12 +100,13 @@ class EpisodeBatch:
         if self.seen.shape[1] == self._size and not self.action_normals.size:
             return
         for i in np.flatnonzero(self.busy):
-            distractors, action_normals = self.seen[i, self._size :], self.action_normals[i]
-            distractors[:] = self._distract(self._bits[i], distractors.shape)
+            action_normals, row = self.action_normals[i], np.array([i])
+            step = int(self.steps[self.episode[i]])
+            self.seen[i, self._size :] = self._distractors.draw(self._bits[i], row, step)[0]
             action_normals[:] = normals(self._bits[i], action_normals.shape)
 
 
-def draw_distractors(task: Task) -> Callable[..., Float[np.ndarray, "..."]]:
+def fresh_distractors(task: Task) -> Callable[..., Float[np.ndarray, "..."]]:
     """Gives what draws distractors as a policy sees them: (random bits, shape) -> bytes where the
     task shows bytes, else N(0, 1)."""
     layout: Layout = task.simulator.layout
