@@ -4,6 +4,7 @@ python benchmarks/pictures.py
 """
 
 import argparse
+import itertools
 from pathlib import Path
 from statistics import median
 
@@ -37,6 +38,7 @@ def main() -> None:
     time_to_score(options.out / "time_to_score.png")
     atari(options.out / "atari_curves.png")
     robustness(options.out / "robustness.png")
+    study(options.out / "study.png")
 
 
 def ceiling(path: Path) -> None:
@@ -106,6 +108,37 @@ def robustness(path: Path) -> None:
     for axes in panels.values():
         axes.set(xlabel="standard deviation of pixel noise")
         axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def study(path: Path) -> None:
+    """Return on the way of training among N(0, 1) distractors, a line a seed."""
+    rows = [r for r in rows_of(HERE / "study.csv") if r["kind"] == "normal"]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    numbers = sorted({int(row["distractors"]) for row in rows})
+    figure = Figure(figsize=(2.7 * len(numbers), 2.5 * len(tasks)), layout="constrained")
+    panels = figure.subplots(len(tasks), len(numbers), squeeze=False, sharex=True, sharey="row")
+    for (i, task), (j, number) in itertools.product(enumerate(tasks), enumerate(numbers)):
+        axes = panels[i, j]
+        for method, color in (("nes", THEIRS), ("rows", "C1"), ("select", OURS)):
+            key = (task, str(number), method)
+            runs = [r for r in rows if (r["task"], r["distractors"], r["method"]) == key]
+            for index, run in enumerate(runs):
+                points = [point.split(":") for point in run["curve"].split()]
+                steps, returns = ([float(point[k]) for point in points] for k in (0, 1))
+                axes.plot(
+                    [step * 1e-6 for step in steps],
+                    returns,
+                    color=color,
+                    lw=1,
+                    label=None if index else method,
+                )
+        axes.set_title(f"{task}, ×{number}", fontsize=9)
+    for axes in panels[-1]:
+        axes.set(xlabel="million steps")
+    for axes in panels[:, 0]:
+        axes.set(ylabel="return")
+    panels[0, 0].legend(fontsize=8)
     figure.savefig(path, dpi=120)
 
 
