@@ -281,8 +281,9 @@ def _significance(level: Any, unit: str, *, trial: bool) -> Kept:
         walks = group.walk or [jnp.zeros_like(e) for e in energies]
         variance = walked(jnp.concatenate([walk.ravel() for walk in walks]), group.phantoms)
         p = p_values(energy, jnp.concatenate(sizes), variance, group.phantoms.size)
-        # not ==: among NaN the largest is NaN, which must not be hidden
-        rejected = benjamini_hochberg(p, level) | ~(energy < energy.max(initial=0))
+        rejected, largest = benjamini_hochberg(p, level), energy.max(initial=0)
+        # not >=: among NaN the largest is NaN, which must not be hidden
+        rejected |= ~(energy < largest) & (~rejected.any() | jnp.isnan(largest))
         rejected |= (p <= TRIAL) & trial
         ends = [sum(e.size for e in energies[: i + 1]) for i in range(len(energies))]
         parts = jnp.split(rejected, ends[:-1])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from nesht_jax.sparse import kth_magnitude
 from nesht_jax.sparse.hard_thresholding import hard_thresholding
@@ -203,6 +204,45 @@ def test_where_nothing_is_significant_the_largest_lives(phantoms):
     mask = significant({"kernel": kernel}, phantoms, unit="row")
     largest = np.linalg.norm(kernel, axis=1).argmax()
     assert np.flatnonzero(rows_of(mask["kernel"])).tolist() == [largest]
+
+
+def of_p(p, rows, size=4):
+    """A kernel whose row r has this p by itself, beside as many phantoms of variance 1."""
+    energy = size * stats.f.isf(np.asarray(p), size, 128)
+    kernel = np.zeros((rows, size), np.float32)
+    kernel[: len(p), 0] = np.sqrt(energy)
+    return {"kernel": jnp.asarray(kernel), "phantom": jnp.ones(128)}
+
+
+def test_what_is_promising_stays_on_trial_and_does_not_live():
+    """Of 100 units the first two are below their bars, .001 and .002; p of the third is not."""
+    projection = make_projection(rule="significance", level=0.1, unit="row")
+    params = of_p([1e-4, 1e-3, 0.04, 0.06, 0.5], 100)
+    for judged, lives in [
+        (projection.mask(params), [0, 1]),
+        (projection.stays(params, params, None), [0, 1, 2]),
+        (projection.stays(params, params, projection.walk(params)), [0, 1, 2]),
+    ]:
+        assert np.flatnonzero(rows_of(judged["kernel"])).tolist() == lives
+
+
+def test_what_has_walked_longer_must_have_come_farther():
+    """Three of four have the same energy; for one that has walked longer it is no wonder."""
+    params = of_p([1e-3, 1e-3, 1e-3, 0.9], 4)
+    projection = make_projection(rule="significance", level=0.1, unit="row")
+    assert rows_of(projection.mask(params)["kernel"]) == [True, True, True, False]
+    walk = {"kernel": jnp.array([0.0, 5.0, 0.0, 0.0]), "phantom": jnp.zeros(())}
+    assert rows_of(projection.mask(params, walk=walk)["kernel"]) == [True, False, True, False]
+
+
+@pytest.mark.parametrize("end", [None, 2, 1])
+def test_the_last_decision_takes_only_what_lives(end):
+    params = of_p([1e-4, 1e-3, 0.04, 0.06, 0.5], 100)
+    transformation = hard_thresholding(rule="significance", level=0.1, unit="row", end=end)
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = transformation.update(still, transformation.init(params), params)
+    after = optax.apply_updates(params, updates)
+    assert np.flatnonzero(after["kernel"].any(1)).tolist() == ([0, 1] if end == 1 else [0, 1, 2])
 
 
 @pytest.mark.parametrize("unit", ["weight", "row"])
