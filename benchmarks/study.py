@@ -36,6 +36,10 @@ METHODS = {
         "select",
         {"sparsity": {"rule": "top_k", "keep": "true inputs", "explore": 1.0}},
     ],
+    "one_shot": [
+        "select",
+        {"sparsity": {"rule": "top_k", "keep": "true inputs", "begin": 0, "end": 1}},
+    ],
     "ars": ["ars-v2-t"],
     "nesht_published": ["code-mujoco"],
     "nes_published": ["code-mujoco", "nes"],

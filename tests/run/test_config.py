@@ -34,7 +34,7 @@ from nesht_jax.run.config import (
     Section,
     SparsityConfig,
 )
-from nesht_jax.run.evaluate import make_evaluate_center
+from nesht_jax.run.evaluate import make_evaluate_center, projected
 from nesht_jax.run.fields import leaves
 from nesht_jax.run.names import synonym
 from nesht_jax.run.optimizer import build_projection, optimizers
@@ -365,6 +365,19 @@ def zeros(tree):
 def test_the_projection_is_sparse_though_the_center_is_dense():
     made = experiment(sparsity=SparsityConfig(fraction=0.8, every=10))
     assert zeros(made.projection(jax.tree.map(lambda p: p + 1, made.state.params))) == 16
+
+
+def test_the_center_is_projected_from_the_first_thresholding_to_the_last():
+    """Updates 3 and 6 threshold 20 weights and 1 bias to 5; the others move all that may."""
+    made = experiment(sparsity=SparsityConfig(keep=5, begin=2, end=8, every=3))
+    tell, fitness = jax.jit(made.algorithm.tell), jax.numpy.arange(8.0)
+    state, zero = made.state, []
+    for _ in range(9):
+        state, _ = tell(state, fitness)
+        played, sparsity = projected(made, state)
+        zero.append((zeros(state.params), zeros(played)))
+        assert sparsity == pytest.approx(zeros(played) / 21)
+    assert zero == [(0, 0), (0, 0), (16, 16), (0, 16), (0, 16), *[(16, 16)] * 4]
 
 
 @pytest.mark.parametrize("name", ["last", "layer1"])
