@@ -116,6 +116,8 @@ def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array
     (sparse,) = sparse_states(state.optimizer)
     mask = projection.mask(params, walk=sparse.walk)
     projects = experiment.projects(state.generation)
+    if projection.ready is not None:
+        projects &= projection.has_decided(sparse.walk)
     cut = zero_dead(params, mask), sparsity_of(mask)
     return jax.tree.map(partial(jnp.where, projects), cut, as_it_is)
 

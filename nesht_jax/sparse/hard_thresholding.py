@@ -149,7 +149,10 @@ def sparsify(
                 lives = projection.mask(after, before, state.walk)
                 stays = _where(is_last, lives, stays)
             walk = projection.walk(after, stays, state.walk)
-            return jax.tree.map(_step, moved, before, stays), stays, next_support(stays), walk
+            decided = jax.tree.map(_step, moved, before, stays), stays, next_support(stays), walk
+            if projection.ready is None:
+                return decided
+            return _where(projection.is_ready(after, state.walk), decided, leave())
 
         def next_support(stays: Params) -> Params | None:
             if state.support is None:

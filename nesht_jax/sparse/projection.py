@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from nesht_jax.sparse.significance import TRIAL, benjamini_hochberg, p_values, walked
+from nesht_jax.sparse.significance import LEAST, TRIAL, benjamini_hochberg, p_values, walked
 from nesht_jax.sparse.top_k import (
     Count,
     Share,
@@ -59,12 +60,14 @@ class Projection:
         unit: what lives or dies as one.
         staying: group -> masks of what keeps its weights at a decision, if that is more than lives;
             it judges by how far each unit may have come by chance, see ``walk``.
+        ready: group -> whether enough is known to decide; None: always.
     """
 
     group_of: GroupOf
     kept: Callable[[Group], list[Bool[Array, "..."]]]
     unit: str = "weight"
     staying: Callable[[Group], list[Bool[Array, "..."]]] | None = None
+    ready: Callable[[Group], Bool[Array, ""]] | None = None
 
     def __call__(self, params: Params, walk: Params | None = None) -> Params:
         return zero_dead(params, self.mask(params, walk=walk))
@@ -91,6 +94,19 @@ class Projection:
         """
         return self._masks(self.kept, params, before, walk)
 
+    def is_ready(self, params: Params, walk: Params | None) -> Bool[Array, ""]:
+        """Says whether enough is known, of one group at least, to decide what lives; it stays so
+        once it was decided."""
+        if self.ready is None:
+            return jnp.asarray(True)
+        groups = [group for group, _ in self._groups(params, None, walk)]
+        return jnp.array([self.ready(g) for g in groups] + [self.has_decided(walk)], bool).any()
+
+    def has_decided(self, walk: Params | None) -> Bool[Array, ""]:
+        """Says whether anything was decided yet: what stayed then has walked."""
+        walks = jax.tree.leaves(walk)
+        return jnp.array([x.any() for x in walks], bool).any()
+
     def stays(self, params: Params, before: Params, walk: Params | None) -> Params:
         """Says which weights a decision does not zero: the living, and those on trial.
 
@@ -103,27 +119,37 @@ class Projection:
         self, rule: "Kept", params: Params, before: Params | None, walk: Params | None
     ) -> Params:
         paths, treedef = jax.tree_util.tree_flatten_with_path(params)
-        after = [jnp.asarray(leaf) for _, leaf in paths]
-        earlier = after if before is None else list(map(jnp.asarray, jax.tree.leaves(before)))
-        phantom = [is_phantom(path) for path, _ in paths]
-        phantoms = _phantoms(paths)
-        walks = None if walk is None else jax.tree.leaves(walk)
-        groups: dict[Hashable, list[int]] = {}
-        for i, (path, leaf) in enumerate(paths):
-            if (name := self._group(path, leaf)) is not None:
-                groups.setdefault(name, []).append(i)
-        masks = [jnp.full_like(x, not dies, bool) for x, dies in zip(after, phantom, strict=True)]
-        for name, places in groups.items():
-            group = Group(
-                name,
-                [after[i] for i in places],
-                [earlier[i] for i in places],
-                phantoms,
-                None if walks is None else [walks[i] for i in places],
-            )
+        masks = [jnp.full_like(leaf, not is_phantom(path), bool) for path, leaf in paths]
+        for group, places in self._groups(params, before, walk):
             for i, mask in zip(places, rule(group), strict=True):
                 masks[i] = mask
         return jax.tree.unflatten(treedef, masks)
+
+    def _groups(
+        self, params: Params, before: Params | None, walk: Params | None
+    ) -> list[tuple[Group, list[int]]]:
+        """The groups, and which leaves are in each."""
+        paths = jax.tree_util.tree_flatten_with_path(params)[0]
+        after = [jnp.asarray(leaf) for _, leaf in paths]
+        earlier = after if before is None else list(map(jnp.asarray, jax.tree.leaves(before)))
+        walks = None if walk is None else jax.tree.leaves(walk)
+        phantoms, places = _phantoms(paths), {}
+        for i, (path, leaf) in enumerate(paths):
+            if (name := self._group(path, leaf)) is not None:
+                places.setdefault(name, []).append(i)
+        return [
+            (
+                Group(
+                    name,
+                    [after[i] for i in chosen],
+                    [earlier[i] for i in chosen],
+                    phantoms,
+                    None if walks is None else [walks[i] for i in chosen],
+                ),
+                chosen,
+            )
+            for name, chosen in places.items()
+        ]
 
     def walk(
         self, params: Params, mask: Params | None = None, before: Params | None = None
@@ -218,8 +244,7 @@ def make_projection(
     _check(sparsity, keep, level, rule, unit)
     group_of = _grouping(scope, exempt_bias)
     if rule == "significance":
-        living, staying = (_significance(level, unit, trial=trial) for trial in (False, True))
-        return Projection(group_of, living, unit, staying)
+        return _significance(level, unit, group_of)
     if keep is not None:
         return Projection(group_of, _top_k(_keeps(keep), unit), unit)
     fraction = checked_sparsity(sparsity)
@@ -264,11 +289,11 @@ def _top_k(k_of: Callable[[Hashable, int], Count], unit: str) -> Kept:
     return kept
 
 
-def _significance(level: Any, unit: str, *, trial: bool) -> Kept:
-    """Keeps the units that chance would not have brought so far, at least one; with ``trial`` those
-    on trial too."""
+def _significance(level: Any, unit: str, group_of: GroupOf) -> Projection:
+    """Keeps the units that chance would not have brought so far, at least one."""
 
-    def kept(group: Group) -> list[Array]:
+    def judged(group: Group) -> tuple[Array, Array, list[Array]]:
+        """p and energy of every unit; and the energies leaf by leaf."""
         if not group.phantoms.size:
             raise ValueError("rule significance needs phantoms: see sparse.significance")
         wide = [leaf.astype(jnp.float32) for leaf in group.after]
@@ -281,16 +306,24 @@ def _significance(level: Any, unit: str, *, trial: bool) -> Kept:
         walks = group.walk or [jnp.zeros_like(e) for e in energies]
         variance = walked(jnp.concatenate([walk.ravel() for walk in walks]), group.phantoms)
         p = p_values(energy, jnp.concatenate(sizes), variance, group.phantoms.size)
-        rejected, largest = benjamini_hochberg(p, level), energy.max(initial=0)
-        # not >=: among NaN the largest is NaN, which must not be hidden
-        rejected |= ~(energy < largest) & (~rejected.any() | jnp.isnan(largest))
-        rejected |= (p <= TRIAL) & trial
-        ends = [sum(e.size for e in energies[: i + 1]) for i in range(len(energies))]
-        parts = jnp.split(rejected, ends[:-1])
-        masks = [part.reshape(e.shape) for part, e in zip(parts, energies, strict=True)]
-        return _spread(masks, group.after)
+        return p, energy, energies
 
-    return kept
+    def masks(group: Group, *, trial: bool) -> list[Array]:
+        p, energy, energies = judged(group)
+        lives, largest = benjamini_hochberg(p, level), energy.max(initial=0)
+        # not >=: among NaN the largest is NaN, which must not be hidden
+        lives |= ~(energy < largest) & (~lives.any() | jnp.isnan(largest))
+        lives |= (p <= TRIAL) & trial
+        ends = [sum(e.size for e in energies[: i + 1]) for i in range(len(energies))]
+        parts = jnp.split(lives, ends[:-1])
+        spread = [part.reshape(e.shape) for part, e in zip(parts, energies, strict=True)]
+        return _spread(spread, group.after)
+
+    def ready(group: Group) -> Array:
+        return benjamini_hochberg(judged(group)[0], level).sum() >= LEAST
+
+    kept, staying = (partial(masks, trial=trial) for trial in (False, True))
+    return Projection(group_of, kept, unit, staying, ready)
 
 
 def _row_norms(kernel: Float[Array, "rows ..."]) -> Float[Array, " rows"]:

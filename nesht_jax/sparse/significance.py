@@ -26,6 +26,9 @@ MEMORY = 0.9
 TRIAL = 0.05
 """Largest p of a unit that is not zeroed, though it does not live: as many stay by chance."""
 
+LEAST = 3
+"""Units that must be significant before any is zeroed: fewer may be so by chance alone."""
+
 
 def with_phantoms(
     key: Key[Array, ""], params: Mapping[str, Any], like: Float[Array, "..."], number: int = NUMBER
