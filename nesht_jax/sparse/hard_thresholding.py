@@ -58,7 +58,8 @@ def hard_thresholding(
             (published MuJoCo code). ``"signed_quantile"``: the β-quantile of θ_{t+½} *with its
             signs*, so that only about 2β - 1 is zeroed (published Atari code). ``"significance"``:
             those that chance would not have brought so far, of which phantoms tell, see
-            ``significance``; at least one. Of the others it zeroes those of p > ``TRIAL``.
+            ``significance``; at least one. Of the others it zeroes those of p > ``TRIAL``, and
+            nothing before ``LEAST`` are significant.
         unit: what lives or dies as one. ``"weight"``; or ``"row"``: all weights of an input, in
             filters of an input channel, by their Euclidean norm; k counts inputs then, and vectors,
             as biases, are left alone.

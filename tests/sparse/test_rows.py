@@ -237,12 +237,36 @@ def test_what_has_walked_longer_must_have_come_farther():
 
 @pytest.mark.parametrize("end", [None, 2, 1])
 def test_the_last_decision_takes_only_what_lives(end):
-    params = of_p([1e-4, 1e-3, 0.04, 0.06, 0.5], 100)
-    transformation = hard_thresholding(rule="significance", level=0.1, unit="row", end=end)
+    params = of_p([1e-4, 1e-4, 1e-3, 0.04, 0.06, 0.5], 100)
+    after, _ = thresholded(params, end=end)
+    kept = [0, 1, 2] if end == 1 else [0, 1, 2, 3]
+    assert np.flatnonzero(after["kernel"].any(1)).tolist() == kept
+
+
+def thresholded(params, state=None, **options):
+    """Params after one update of nothing, and the state."""
+    transformation = hard_thresholding(rule="significance", level=0.1, unit="row", **options)
     still = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = transformation.update(still, transformation.init(params), params)
-    after = optax.apply_updates(params, updates)
-    assert np.flatnonzero(after["kernel"].any(1)).tolist() == ([0, 1] if end == 1 else [0, 1, 2])
+    updates, state = transformation.update(still, state or transformation.init(params), params)
+    return optax.apply_updates(params, updates), state
+
+
+def test_nothing_is_zeroed_before_enough_is_significant():
+    """Two units may be so by chance. Phantoms walk on, so that no evidence is lost."""
+    few, enough = of_p([1e-4, 1e-3, 0.04, 0.5], 100), of_p([1e-4, 1e-4, 1e-3, 0.5], 100)
+    same, state = thresholded(few)
+    equal(same, few)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state.walk)) and state.updates == 1
+    assert all(leaf.all() for leaf in jax.tree.leaves(state.mask))
+    after, state = thresholded(enough, state)
+    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0, 1, 2]
+    assert not after["phantom"].any()
+
+
+def test_once_it_was_decided_few_are_enough():
+    _, state = thresholded(of_p([1e-4, 1e-4, 1e-3, 0.5], 100))
+    after, _ = thresholded(of_p([1e-6, 0.5, 0.5, 0.5], 100), state)
+    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0]
 
 
 @pytest.mark.parametrize("unit", ["weight", "row"])
