@@ -23,7 +23,7 @@ from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.types import DistractorKind
 
-OWN = {"HalfCheetah": {"algorithm": {"num_members": 16}, "sparsity": {"begin": 40}}}
+OWN = {"HalfCheetah": {"algorithm": {"num_members": 16}}}
 """What tasks need otherwise than Hopper: episodes of full length leave few updates."""
 
 METHODS = {
