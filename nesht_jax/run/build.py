@@ -107,7 +107,9 @@ def _between_cuts(chosen: SparsityConfig) -> Callable[[Int[Array, ""]], Bool[Arr
     last = jnp.iinfo(jnp.int32).max
     if chosen.end is not None:
         last = chosen.end - (chosen.end - chosen.begin - 1) % chosen.every
-    return lambda generation: (generation > chosen.begin) & (generation < last)
+    sooner = chosen.rule == "significance"  # where it has decided sooner, its state tells
+    first = 0 if sooner else chosen.begin
+    return lambda generation: (generation > first) & (generation < last)
 
 
 def _with_phantoms(key: Key[Array, ""], params: Params, policy: Policy) -> Params:

@@ -121,7 +121,8 @@ class SparsityConfig(Section):
             an input channel of filters, by their Euclidean norm.
         fraction: fraction β of the weights, or rows, that is zeroed.
         keep: number k of weights, or rows, that is kept, instead of a fraction; null: by fraction.
-        begin: updates before the first thresholding.
+        begin: updates before the first thresholding; with rule significance it comes sooner, from a
+            quarter of them on, once three weights, or rows, are significant.
         end: updates after which none thresholds: what is zero then stays zero, and only what lives
             is trained on; null: no end.
         every: updates between two thresholdings: updates begin + 1, begin + 1 + every, ...

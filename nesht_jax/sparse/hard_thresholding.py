@@ -43,7 +43,8 @@ def hard_thresholding(
         level: q, with rule ``"significance"``: the share of the living that may live by chance.
         every: number of updates from one thresholding to the next; updates begin + 1,
             begin + 1 + every, … threshold, the others are left as they are.
-        begin: number of updates before the first thresholding.
+        begin: number of updates before the first thresholding; with rule ``"significance"`` it
+            comes sooner, from a quarter of them on, once ``LEAST`` units are significant.
         end: number of updates after which none thresholds: what is dead then stays dead, and a
             search moves what lives. None: no end.
         explore: share of the dead weights, or rows, that may move until the next thresholding,
@@ -58,8 +59,7 @@ def hard_thresholding(
             (published MuJoCo code). ``"signed_quantile"``: the β-quantile of θ_{t+½} *with its
             signs*, so that only about 2β - 1 is zeroed (published Atari code). ``"significance"``:
             those that chance would not have brought so far, of which phantoms tell, see
-            ``significance``; at least one. Of the others it zeroes those of p > ``TRIAL``, and
-            nothing before ``LEAST`` are significant.
+            ``significance``; at least one. Of the others it zeroes those of p > ``TRIAL``.
         unit: what lives or dies as one. ``"weight"``; or ``"row"``: all weights of an input, in
             filters of an input channel, by their Euclidean norm; k counts inputs then, and vectors,
             as biases, are left alone.
@@ -93,7 +93,8 @@ def sparsify(
     explore: Share | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the transformation that decides by a projection which weights live, at updates
-    begin + 1, begin + 1 + every, begin + 1 + 2·every, …, up to update ``end``.
+    begin + 1, begin + 1 + every, begin + 1 + 2·every, …, up to update ``end``; and sooner, where
+    the projection knows enough to.
 
     With ``explore`` below 1 its state has a support, drawn with every decision: the living weights
     and a share of the dead units. Weights outside the support stay at 0 until the next decision,
@@ -153,7 +154,8 @@ def sparsify(
             decided = jax.tree.map(_step, moved, before, stays), stays, next_support(stays), walk
             if projection.ready is None:
                 return decided
-            return _where(projection.is_ready(after, state.walk), decided, leave())
+            is_ready = (state.updates >= begin) | projection.is_ready(after, state.walk)
+            return _where(is_ready, decided, leave())
 
         def next_support(stays: Params) -> Params | None:
             if state.support is None:
@@ -171,8 +173,9 @@ def sparsify(
         if decides_always:
             updates, mask, support, walk = decide()
         else:
-            since = state.updates - begin
-            is_due = (since >= 0) & (since % jnp.asarray(period, jnp.int32) == 0)
+            first = begin if projection.ready is None else begin // 4
+            is_due = (state.updates - begin) % jnp.asarray(period, jnp.int32) == 0
+            is_due &= state.updates >= first
             if end is not None:
                 is_due &= state.updates < end
             updates, mask, support, walk = jax.lax.cond(is_due, decide, leave)

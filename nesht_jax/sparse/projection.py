@@ -60,7 +60,7 @@ class Projection:
         unit: what lives or dies as one.
         staying: group -> masks of what keeps its weights at a decision, if that is more than lives;
             it judges by how far each unit may have come by chance, see ``walk``.
-        ready: group -> whether enough is known to decide; None: always.
+        ready: group -> whether enough is known to decide sooner than asked; None: never.
     """
 
     group_of: GroupOf
@@ -95,10 +95,12 @@ class Projection:
         return self._masks(self.kept, params, before, walk)
 
     def is_ready(self, params: Params, walk: Params | None) -> Bool[Array, ""]:
-        """Says whether enough is known, of one group at least, to decide what lives; it stays so
-        once it was decided."""
+        """Says whether enough is known of some group to decide sooner than asked.
+
+        Once something was decided it stays so.
+        """
         if self.ready is None:
-            return jnp.asarray(True)
+            return jnp.asarray(False)
         groups = [group for group, _ in self._groups(params, None, walk)]
         return jnp.array([self.ready(g) for g in groups] + [self.has_decided(walk)], bool).any()
 

@@ -27,8 +27,7 @@ TRIAL = 0.05
 """Largest p of a unit that is not zeroed, though it does not live: as many stay by chance."""
 
 LEAST = 3
-"""Units that must be significant before any is zeroed: fewer may be so by chance alone. So where but
-two matter nothing is zeroed."""
+"""Significant units that are enough to zero others sooner than asked: fewer may be so by chance."""
 
 
 def with_phantoms(

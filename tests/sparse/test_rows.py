@@ -251,22 +251,31 @@ def thresholded(params, state=None, **options):
     return optax.apply_updates(params, updates), state
 
 
-def test_nothing_is_zeroed_before_enough_is_significant():
-    """Two units may be so by chance. Phantoms walk on, so that no evidence is lost."""
-    few, enough = of_p([1e-4, 1e-3, 0.04, 0.5], 100), of_p([1e-4, 1e-4, 1e-3, 0.5], 100)
-    same, state = thresholded(few)
-    equal(same, few)
-    assert not any(leaf.any() for leaf in jax.tree.leaves(state.walk)) and state.updates == 1
-    assert all(leaf.all() for leaf in jax.tree.leaves(state.mask))
-    after, state = thresholded(enough, state)
+FEW, ENOUGH = of_p([1e-4, 1e-3, 0.04, 0.5], 100), of_p([1e-4, 1e-4, 1e-3, 0.5], 100)
+
+
+def test_what_is_significant_begins_sooner():
+    """From update begin / 4 on, once there are three units; phantoms walk on until then."""
+    state = None
+    for update in range(4):
+        same, state = thresholded(ENOUGH if update < 2 else FEW, state, begin=8)
+        equal(same, ENOUGH if update < 2 else FEW)
+        assert not any(leaf.any() for leaf in jax.tree.leaves(state.walk))
+        assert all(leaf.all() for leaf in jax.tree.leaves(state.mask))
+    after, state = thresholded(ENOUGH, state, begin=8)
     assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0, 1, 2]
     assert not after["phantom"].any()
+    after, _ = thresholded(of_p([1e-6, 0.5, 0.5, 0.5], 100), state, begin=8)
+    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0]  # few are enough by now
 
 
-def test_once_it_was_decided_few_are_enough():
-    _, state = thresholded(of_p([1e-4, 1e-4, 1e-3, 0.5], 100))
-    after, _ = thresholded(of_p([1e-6, 0.5, 0.5, 0.5], 100), state)
-    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0]
+def test_what_is_not_begins_when_it_must():
+    state = None
+    for _ in range(8):
+        same, state = thresholded(FEW, state, begin=8)
+        equal(same, FEW)
+    after, _ = thresholded(FEW, state, begin=8)
+    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("unit", ["weight", "row"])
