@@ -121,8 +121,8 @@ def study(path: Path) -> None:
     for (i, task), (j, number) in itertools.product(enumerate(tasks), enumerate(numbers)):
         axes = panels[i, j]
         for method, color in (("nes", THEIRS), ("rows", "C1"), ("select", OURS)):
-            key = (task, str(number), method)
-            runs = [r for r in rows if (r["task"], r["distractors"], r["method"]) == key]
+            key = (task, number, method)
+            runs = [r for r in rows if (r["task"], int(r["distractors"]), r["method"]) == key]
             for index, run in enumerate(runs):
                 points = [point.split(":") for point in run["curve"].split()]
                 steps, returns = ([float(point[k]) for point in points] for k in (0, 1))
@@ -138,7 +138,7 @@ def study(path: Path) -> None:
         axes.set(xlabel="million steps")
     for axes in panels[:, 0]:
         axes.set(ylabel="return")
-    panels[0, 0].legend(fontsize=8)
+    max(panels.flat, key=lambda axes: len(axes.get_legend_handles_labels()[1])).legend(fontsize=8)
     figure.savefig(path, dpi=120)
 
 
