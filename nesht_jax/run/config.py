@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from nesht_jax.run.fields import checked
-from nesht_jax.types import DistractorKind
 
 DEFAULT_STEPS = 1_000_000
 """Useful steps of a run that is told neither steps nor generations: minutes on two cores."""
@@ -310,7 +309,7 @@ class Config(Section):
     task: str
     task_options: dict[str, Any] = field(default_factory=dict)
     distractors: int = 0
-    distractor_kind: DistractorKind = "normal"
+    distractor_kind: Literal["normal", "scaled", "slow", "marginal", "replayed"] = "normal"
     horizon: int | None = None
     num_envs: int | None = None
     algorithm: AlgorithmConfig = AlgorithmConfig()
