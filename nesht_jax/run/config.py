@@ -126,9 +126,9 @@ class SparsityConfig(Section):
             is trained on; null: no end.
         every: updates between two thresholdings: updates begin + 1, begin + 1 + every, ...
             threshold.
-        explore: share of the dead weights that a generation perturbs, drawn anew in each. 1: all,
-            as NESHT does. Perturbed weights of irrelevant inputs make actions random, so where
-            inputs are many a tenth or less finds the relevant ones sooner.
+        explore: share of the dead weights that generations perturb, drawn anew with each
+            thresholding. 1: all, as NESHT does. Perturbed weights of irrelevant inputs make actions
+            random, so where inputs are many a tenth or less finds the relevant ones sooner.
         scope: which weights compete for the places: "all" together; those of one "layer", each with
             the same fraction; those of one kernel, with fractions by "erdos_renyi_kernel", biases
             left alone.

@@ -69,8 +69,8 @@ class Projection:
     staying: Callable[[Group], list[Bool[Array, "..."]]] | None = None
     ready: Callable[[Group], Bool[Array, ""]] | None = None
 
-    def __call__(self, params: Params, walk: Params | None = None) -> Params:
-        return zero_dead(params, self.mask(params, walk=walk))
+    def __call__(self, params: Params) -> Params:
+        return zero_dead(params, self.mask(params))
 
     def mask(
         self, params: Params, before: Params | None = None, walk: Params | None = None
