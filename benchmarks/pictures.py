@@ -39,6 +39,7 @@ def main() -> None:
     atari(options.out / "atari_curves.png")
     robustness(options.out / "robustness.png")
     study(options.out / "study.png")
+    scores(options.out / "scores.png")
 
 
 def ceiling(path: Path) -> None:
@@ -124,15 +125,7 @@ def study(path: Path) -> None:
             key = (task, number, method)
             runs = [r for r in rows if (r["task"], int(r["distractors"]), r["method"]) == key]
             for index, run in enumerate(runs):
-                points = [point.split(":") for point in run["curve"].split()]
-                steps, returns = ([float(point[k]) for point in points] for k in (0, 1))
-                axes.plot(
-                    [step * 1e-6 for step in steps],
-                    returns,
-                    color=color,
-                    lw=1,
-                    label=None if index else method,
-                )
+                axes.plot(*curve(run), color=color, lw=1, label=None if index else method)
         axes.set_title(f"{task}, ×{number}", fontsize=9)
     for axes in panels[-1]:
         axes.set(xlabel="million steps")
@@ -140,6 +133,38 @@ def study(path: Path) -> None:
         axes.set(ylabel="return")
     max(panels.flat, key=lambda axes: len(axes.get_legend_handles_labels()[1])).legend(fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def scores(path: Path) -> None:
+    """Return on the way of training, a line a seed, with what is published as crosses."""
+    rows = rows_of(HERE / "scores.csv")
+    published = rows_of(HERE / "published.csv")
+    tasks = sorted({row["task"] for row in rows})
+    columns = min(3, len(tasks))
+    lines = -(-len(tasks) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.5 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, task in zip(panels, tasks, strict=False):
+        runs = [row for row in rows if row["task"] == task]
+        for run in runs:
+            axes.plot(*curve(run), color=OURS, lw=1)
+        end = max(run["steps"] for run in runs) * 1e-6
+        for mark in published:
+            if f"/{mark['robot']}-" in task and mark["million_steps"] <= 1.05 * end:
+                axes.plot(mark["million_steps"], mark["return"], "x", color="C3", label="published")
+                axes.legend(fontsize=8)
+        axes.set_title(task, fontsize=9)
+    for axes in panels[len(tasks) :]:
+        axes.remove()
+    figure.supxlabel("million steps", fontsize=9)
+    figure.supylabel("return", fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def curve(run: Row) -> tuple[list[float], list[float]]:
+    """Million steps and returns of the evaluations that a row tells."""
+    points = [point.split(":") for point in run["curve"].split()]
+    return [float(steps) * 1e-6 for steps, _ in points], [float(value) for _, value in points]
 
 
 def panel_a_game(rows: list[Row], x: str, *, unit: float = 1) -> tuple[Figure, dict[str, Axes]]:

@@ -1,36 +1,57 @@
 """Score against steps, of linear policies on MuJoCo, beside published figures.
 
-    python benchmarks/scores.py --tasks envpool/Hopper-v4 --steps 1e6 --seeds 0 1 2 3 4
+    python benchmarks/scores.py --tasks envpool/Hopper-v4 --seeds 0 1 2 3 4
 
 Trains every task on every seed by its tuned settings, those of the defaults where it has none, and
 adds a row a run to the table; rows that are there stand, so the command goes on where it was cut
-off.
+off. Then it writes what they had reached after certain steps into the table of the same name that
+ends in ``_reached``, beside what ``published.csv`` says of the same robot.
 """
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 from learning_rows import add_run_options, learn
-from measuring import command
+from measuring import HERE, Row, command, write
+from tables import rows_of
 
 from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.run.names import tuned_config
 
-TASKS = ("Swimmer", "Hopper", "HalfCheetah", "Walker2d", "Ant", "InvertedDoublePendulum")
+MARKS = {
+    "Swimmer": (0.3, 0.5),
+    "Hopper": (1.0, 3.0, 7.0),
+    "HalfCheetah": (0.6, 1.5, 3.0),
+    "Walker2d": (1.0, 2.0, 8.0),
+    "Ant": (3.0, 10.0),
+    "InvertedDoublePendulum": (0.2, 0.5),
+}
+"""Robot -> million steps after which its score is told."""
+
+OVERSHOOT = 1.03
+"""A run ends with the generation that reaches its steps, so a little later than a mark."""
 
 
 def main() -> None:
-    """Writes the table."""
+    """Writes both tables."""
     options = _options()
-    learn(_cases(options), table=options.out, runs=options.runs, episodes=options.episodes)
+    rows = learn(_cases(options), table=options.out, runs=options.runs, episodes=options.episodes)
+    write(options.out.with_stem(f"{options.out.stem}_reached"), reached(rows))
 
 
 def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
     for seed in options.seeds:
         for task in options.tasks:
-            yield settings(task, int(options.steps), seed)
+            steps = options.steps or 1e6 * max(MARKS[robot(task)])
+            yield settings(task, int(steps), seed)
+
+
+def robot(task: str) -> str:
+    """Name of the robot of a task."""
+    return task.split("/")[1].split("-")[0]
 
 
 def settings(task: str, steps: int, seed: int) -> tuple[str, Config]:
@@ -42,12 +63,61 @@ def settings(task: str, steps: int, seed: int) -> tuple[str, Config]:
     return "tuned" if tuned else "defaults", replace(config, out=None)
 
 
+# ------------------------------------------------------------------------- what it amounts to
+
+
+def reached(rows: list[Row]) -> list[Row]:
+    """Tells median and quartiles over seeds after the steps of every mark, a row a mark."""
+    published = rows_of(HERE / "published.csv")
+    table = []
+    for task in sorted({str(row["task"]) for row in rows}):
+        runs = [row for row in rows if row["task"] == task]
+        for mark in MARKS[robot(task)]:
+            there = [run for run in runs if float(run["steps"]) >= mark * 1e6]
+            if not there:
+                continue
+            scores = [after(mark * 1e6, run) for run in there]
+            low, middle, high = np.percentile(scores, [25, 50, 75])
+            named = [p for p in published if p["robot"] == robot(task)]
+            beside = next((p for p in named if p["million_steps"] == mark), None)
+            table.append(
+                {
+                    "task": task,
+                    "million_steps": mark,
+                    "return_median": round(middle, 1),
+                    "return_q25": round(low, 1),
+                    "return_q75": round(high, 1),
+                    "return_low": round(min(scores), 1),
+                    "seeds": len(there),
+                    "seconds": round(np.median([_seconds(mark * 1e6, run) for run in there])),
+                    "published": beside["return"] if beside else "",
+                    "published_by": f"{beside['method']} ({beside['source']})" if beside else "",
+                }
+            )
+    return table
+
+
+def after(steps: float, run: Row) -> float:
+    """Return of a run after so many steps.
+
+    Where these end the run, that of fresh episodes; else that of the last evaluation before.
+    """
+    if float(run["steps"]) <= OVERSHOOT * steps:
+        return float(run["return"])
+    points = [point.split(":") for point in str(run["curve"]).split()]
+    return [float(value) for taken, value in points if float(taken) <= steps][-1]
+
+
+def _seconds(steps: float, run: Row) -> float:
+    return float(run["seconds"]) * min(steps / float(run["steps"]), 1)
+
+
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "scores.csv")
     add = parser.add_argument
-    tasks = [f"envpool/{name}-v{version}" for version in (4, 5) for name in TASKS]
+    tasks = [f"envpool/{name}-v{version}" for version in (4, 5) for name in MARKS]
     add("--tasks", nargs="+", default=tasks, help="tasks [v4 and v5 of six robots]")
-    add("--steps", type=float, default=1e6, help="useful steps of each run [1e6]")
+    add("--steps", type=float, help="useful steps of each run [to the last mark of the robot]")
     add_run_options(parser)
     return parser.parse_args()
 

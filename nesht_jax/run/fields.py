@@ -21,7 +21,7 @@ def leaves(kind: Any, prefix: str = "") -> dict[str, tuple[Any, str]]:
 
 
 def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:
-    """The value of a field, as its type wants it: a list becomes a tuple, 1 becomes 1.0.
+    """The value of a field, as its type wants it: lists become tuples, 1 becomes 1.0, 3e6 an int.
 
     Raises:
         ValueError: in one sentence that names the field, what it takes and what it got.
@@ -52,7 +52,8 @@ def _converted(kind: Any, value: Any) -> Any:
         accepted = isinstance(value, int | float) and not isinstance(value, bool)
         value = float(value) if accepted else value
     elif kind is int:
-        accepted = isinstance(value, int) and not isinstance(value, bool)
+        accepted = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+        value = int(value) if accepted else value
     else:
         accepted = isinstance(value, kind)
     if not accepted:

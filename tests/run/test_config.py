@@ -127,6 +127,11 @@ def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
     assert (config.sparsity.fraction, config.sparsity.every) == (0.6, 3)
 
 
+def test_a_whole_number_may_be_written_with_an_exponent():
+    steps = Config(task="probe/linear", steps=3e6).steps
+    assert steps == 3_000_000 and isinstance(steps, int)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -157,8 +162,8 @@ def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
         ),
         (lambda: Config(task="a/b", steps=0), "steps must be at least 1, got 0"),
         (
-            lambda: Config(task="a/b", steps=1e6),
-            "steps must be a whole number or null, got 1000000",
+            lambda: Config(task="a/b", steps=1.5),
+            "steps must be a whole number or null, got 1.5",
         ),
         (lambda: Config(task="a/b", distractors=-1), "distractors must be at least 0, got -1"),
         (lambda: Config(task="a/b", horizon=0), "horizon must be at least 1, got 0"),
