@@ -8,6 +8,7 @@ they amount to, a row a method, into the table of the same name that ends in ``_
 """
 
 import argparse
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean, median
@@ -21,10 +22,11 @@ from nesht_jax import make_task
 from nesht_jax.report.statistics import bootstrap_interval
 from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
+from nesht_jax.run.yaml import merge
 from nesht_jax.types import DistractorKind
 
-OWN = {"HalfCheetah": {"algorithm": {"num_members": 16}}}
-"""What tasks need otherwise than Hopper: episodes of full length leave few updates."""
+OWN = {"HalfCheetah": {"horizon": 100, "evaluation": {"horizon": 1000}}}
+"""What tasks need otherwise than Hopper: of episodes that never end early, 3e6 steps hold few."""
 
 METHODS = {
     "nes": ["select", "nes"],
@@ -83,13 +85,10 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     changes = [word for word in METHODS[method] if isinstance(word, dict)]
     if words[0] == "select":
         changes += [change for name, change in OWN.items() if name in task]
-    own: dict[str, Any] = {}
-    for section, values in (item for change in changes for item in change.items()):
-        own[section] = own.get(section, {}) | values
+    own = functools.reduce(merge, changes, {"evaluation": {"every": 20}})
     if own.get("sparsity", {}).get("keep") == "true inputs":
-        own["sparsity"]["keep"] = make_task(task).observation_size
+        own = merge(own, {"sparsity": {"keep": make_task(task).observation_size}})
     given = own | {"distractors": distractors, "steps": steps, "generations": None}
-    given |= {"evaluation": {"every": 20}}
     config, _ = read_command([task, *words], given)
     return config
 
