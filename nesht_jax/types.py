@@ -218,7 +218,8 @@ class Task:
         terminates: False where no episode ends before its horizon.
         alive_bonus: part of the reward that every step pays for being alive, on top of what the
             body does; 0 where there is none, or where staying alive is all that is asked.
-        feature_names: names of the true features; empty where the suite does not tell.
+        feature_names: names of the true features; empty where nobody tells.
+        action_names: names of the components of an action, or of its choices; likewise.
         simulator: what the suite steps: an ``envs.Environment``, or its own record.
     """
 
@@ -236,6 +237,7 @@ class Task:
     terminates: bool = True
     alive_bonus: float = 0.0
     feature_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
     simulator: Any = None
 
     @property

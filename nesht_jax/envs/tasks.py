@@ -14,6 +14,7 @@ from jaxtyping import Float
 from nesht_jax.envs import catalog
 from nesht_jax.envs.alive_bonus import without_alive_bonus
 from nesht_jax.envs.rollout import make_pure_evaluate
+from nesht_jax.envs.sensors import names_of
 from nesht_jax.envs.suite import Environment, Suite, TaskOptions, VectorEnv
 from nesht_jax.types import DistractorKind, Evaluate, Policy, Task
 
@@ -63,12 +64,15 @@ def make_task(
         raise ValueError(catalog.unknown_task(f"{suite_name}/{short}"))
     made = suite.make(resolved, options)
     kind = _checked_kind(made, suite, distractor_kind)
+    known = names_of(short, num_features=made.observation_size, num_actions=made.num_actions)
     return dataclasses.replace(
         made,
         name=f"{suite_name}/{short}",  # with its module, so that it makes the task again
         distractors=distractors,
         distractor_kind=kind,
         horizon=horizon or made.horizon,
+        feature_names=made.feature_names or known.features,
+        action_names=made.action_names or known.actions,
     )
 
 

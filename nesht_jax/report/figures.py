@@ -1,11 +1,22 @@
-"""The two pictures of a run: how it learned, and which inputs it kept."""
+"""The pictures of a run: how it learned, and which sensors its policy reads."""
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row
+
+MOST_SENSORS = 32
+"""Sensors in a picture."""
+
+MOST_NAMED = 20
+"""Motors whose weights are written as numbers."""
 
 
 def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
@@ -34,10 +45,63 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
+def sensors_picture(reading: Reading, path: Path, *, title: str) -> None:
+    """Draws which sensors a policy reads, and for what: a table of signed weights.
+
+    Beside it: how many weights read each segment of the observation, the true one first. Of more
+    sensors than ``MOST_SENSORS`` those of the largest weights are shown.
+    """
+    true = reading.weights[: len(reading.sensors)]
+    norms = np.linalg.norm(true, axis=1)
+    shown = np.sort(np.argsort(-norms, kind="stable")[:MOST_SENSORS])
+    table = true[shown]
+    wide = len(reading.weights) > len(true)
+    size = (3.2 + 0.55 * min(table.shape[1], 12) + 3.2 * wide, 1.4 + 0.26 * len(shown))
+    figure = Figure(figsize=size, layout="constrained")
+    left, *right = figure.subplots(1, 1 + wide, squeeze=False, width_ratios=[5, 3][: 1 + wide])[0]
+    _table(left, reading, table, [reading.sensors[i] for i in shown])
+    if wide:
+        _segments(right[0], reading.weights_by_segment)
+    more = "" if len(shown) == len(true) else f" ({len(shown)} of {len(true)} sensors shown)"
+    figure.suptitle(f"{title}\n{reading.verdict()}{more}", fontsize=10)
+    figure.savefig(path, dpi=120)
+
+
+def _table(axes: Axes, reading: Reading, table: Float[np.ndarray, "s m"], names: list[str]) -> None:
+    largest = np.abs(table).max(initial=0) or 1.0
+    read = np.asarray(table.any(1))
+    painted = np.where(read[:, None], table, np.nan)
+    colors = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.93")
+    axes.imshow(painted, cmap=colors, vmin=-largest, vmax=largest, aspect="auto")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    for label, is_read in zip(axes.get_yticklabels(), read, strict=True):
+        label.set_color("black" if is_read else "0.6")
+    if len(reading.motors) > MOST_NAMED:
+        axes.set(xlabel=f"{len(reading.motors)} hidden units or actions", xticks=[])
+        return
+    axes.set_xticks(range(len(reading.motors)), reading.motors, fontsize=8, rotation=35, ha="right")
+    for (i, j), weight in np.ndenumerate(table):
+        if weight:
+            color = "white" if abs(weight) > 0.6 * largest else "black"
+            text = f"{weight:+.2f}"
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
+
+
+def _segments(axes: Axes, weights: list[int]) -> None:
+    axes.bar(range(len(weights)), weights, color=["C0"] + ["C7"] * (len(weights) - 1))
+    axes.set(ylabel="weights kept")
+    copies = len(weights) - 1
+    ticks = {0: "sensors", 1: "1", copies: f"{copies}"}
+    axes.set_xticks(list(ticks), ticks.values())
+    axes.set(xlabel="sensors, and each set of as many irrelevant inputs")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
 def segment_picture(norms: list[float], path: Path, *, title: str) -> None:
     """Draws the norm of the first layer's weights on each observation segment, the true one first.
 
-    Bars of segments whose norm is not finite are left out.
+    For policies that look at images, whose pixels have no names. Bars of segments whose norm is not
+    finite are left out.
     """
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()

@@ -15,11 +15,13 @@ from nesht_jax.envs.suite import TaskOptions
 from nesht_jax.envs.tasks import make_evaluate, make_task
 from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
+from nesht_jax.report.reading import Reading
 from nesht_jax.report.statistics import Score, score
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, Stream, build, stream
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
+from nesht_jax.run.reading import reading
 from nesht_jax.run.yaml import read_config
 from nesht_jax.sparse.top_k import zero_dead
 from nesht_jax.types import (
@@ -132,6 +134,7 @@ class RunScore(NamedTuple):
         thresholded_sparsity: fraction of weights that do not live in H_k(θ).
         center: score of θ as training left it.
         center_sparsity: fraction of weights that do not live in θ.
+        reading: what the policy reads by H_k(θ); None of images.
     """
 
     task: str
@@ -140,6 +143,7 @@ class RunScore(NamedTuple):
     thresholded_sparsity: float
     center: Score
     center_sparsity: float
+    reading: Reading | None = None
 
 
 @pinned()
@@ -214,6 +218,7 @@ def evaluate_run(
             thresholded_sparsity=float(sparsity),
             center=played(state.params),
             center_sparsity=float(sparsity_of(mask_of(state.optimizer, state.params))),
+            reading=reading(config, experiment.task, experiment.policy, sparse),
         )
     finally:
         close()

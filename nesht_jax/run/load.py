@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nesht_jax.report.reading import Reading
+from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import projected, restore
+from nesht_jax.run.reading import reading
 from nesht_jax.types import Moments, Params, Policy, Task, replicate
 
 
@@ -16,14 +19,20 @@ class TrainedPolicy:
     """A policy with its weights, as sparse as its method makes it.
 
     Attributes:
-        task: task that it was trained on.
+        config: config of its run.
+        task: task that it was trained on, with the names of features and actions.
         policy: network, with its params left out.
         params: params of the network, dead weights zero.
         moments: running moments of observations; None where the policy uses none.
+        reading: which sensors it reads, and for what; None of images.
     """
 
-    def __init__(self, task: Task, policy: Policy, params: Params, moments: Moments | None) -> None:
-        self.task, self.policy, self.params, self.moments = task, policy, params, moments
+    def __init__(
+        self, config: Config, task: Task, policy: Policy, params: Params, moments: Moments | None
+    ) -> None:
+        self.config, self.task, self.policy = config, task, policy
+        self.params, self.moments = params, moments
+        self.reading: Reading | None = reading(config, task, policy, params)
         prepared = policy.prepare(replicate(params))(0)
         self._apply = jax.jit(lambda x: policy.apply(prepared, moments, x))
 
@@ -44,6 +53,7 @@ def load(folder: str | Path) -> TrainedPolicy:
     Raises:
         ValueError: if the run or its checkpoint does not read.
     """
-    _, experiment = restore(Path(folder))
+    config, experiment = restore(Path(folder))
     params, _ = projected(experiment, experiment.state)
-    return TrainedPolicy(experiment.task, experiment.policy, params, experiment.state.moments)
+    moments = experiment.state.moments
+    return TrainedPolicy(config, experiment.task, experiment.policy, params, moments)

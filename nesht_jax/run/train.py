@@ -20,6 +20,7 @@ from rich.console import Console
 from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report import figures
+from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, build, build_training
@@ -33,9 +34,10 @@ from nesht_jax.run.generations import (
     make_run_generations,
 )
 from nesht_jax.run.interrupt import Stop, stop_signals
+from nesht_jax.run.reading import reading
 from nesht_jax.run.record import Display, Metrics
 from nesht_jax.run.yaml import dump, write
-from nesht_jax.types import HostEvaluate
+from nesht_jax.types import HostEvaluate, Params
 
 CALL_SECONDS = 0.5
 """A compiled call is lengthened while it takes less: it delays the display and Ctrl-C."""
@@ -49,12 +51,14 @@ class Result(NamedTuple):
         state: state after the last generation; ``state.params`` is the center.
         rows: metrics, one row a generation; row 0 is the evaluation before the first.
         interrupted: signal that ended the run early, if one did.
+        reading: what the policy reads, as sparse as its method makes it; None of images.
     """
 
     folder: Path
     state: State
     rows: list[Row]
     interrupted: Signals | None
+    reading: Reading | None = None
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Result:
@@ -106,8 +110,10 @@ class Run:
             display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
                 state, done = self._loop(state, checkpoints, metrics, display, stop)
-        result = Result(folder, state, metrics.rows, None if done else stop.asked)
-        _draw(config, self._experiment, result)
+        params, _ = projected(self._experiment, state)
+        reads = reading(config, self._experiment.task, self._experiment.policy, params)
+        result = Result(folder, state, metrics.rows, None if done else stop.asked, reads)
+        _draw(config, self._experiment, result, params)
         return result
 
     def _loop(
@@ -220,12 +226,14 @@ def _restored(folder: Path, state: State) -> State:
         checkpoints.close()
 
 
-def _draw(config: Config, experiment: Experiment, result: Result) -> None:
+def _draw(config: Config, experiment: Experiment, result: Result, params: Params) -> None:
     by_fraction = experiment.projection and config.sparsity.fraction
     fraction = f" β={config.sparsity.fraction:g}" if by_fraction else ""
     title = f"{config.task} ×{config.distractors}, {config.method}{fraction}"
     figures.learning_curve(result.rows, result.folder / "learning_curve.png", title=title)
-    params, _ = projected(experiment, result.state)
+    if result.reading is not None:
+        figures.sensors_picture(result.reading, result.folder / "sensors.png", title=title)
+        return
     norms = segment_norms(params, experiment.policy.layers, config.distractors).tolist()
     if norms:
         figures.segment_picture(norms, result.folder / "segments.png", title=title)

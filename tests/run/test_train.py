@@ -42,7 +42,7 @@ def test_leaves_a_run_folder(probe_run):
         "checkpoints",
         "tensorboard",
         "learning_curve.png",
-        "segments.png",
+        "sensors.png",
     }
 
 

@@ -151,6 +151,7 @@ def _atari(name: str, options: TaskOptions) -> Task:
         discrete=True,
         horizon=config.max_episode_steps,
         image_shape=shape if pixels else None,
+        feature_names=() if pixels else tuple(f"byte {i}" for i in range(128)),
         frame_skip=config.frame_skip,
         simulator=Simulator(
             name=name,

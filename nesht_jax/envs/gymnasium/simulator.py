@@ -45,6 +45,7 @@ class Simulator:
     Attributes:
         observation_space: space of what one environment shows.
         action_space: space of what one environment takes.
+        metadata: what the environment tells of itself.
         mode: one of ``MODES``.
     """
 
@@ -64,6 +65,7 @@ class Simulator:
         self._pools: dict[int, Pool] = {}
         first = self._make_one()
         self.observation_space, self.action_space = first.observation_space, first.action_space
+        self.metadata: dict[str, Any] = first.metadata or {}
         self._spare = [first]
         weakref.finalize(self, close_all, self._spare)
         if mode == "async":

@@ -67,8 +67,8 @@ def make(name: str, options: TaskOptions) -> Task:
             ``keys``: parts of a ``Dict`` observation that are shown, all by default.
 
     Raises:
-        ValueError: if the environment cannot be made, has no such option, or has spaces without a
-            fixed number of features, or of scores.
+        ValueError: if the environment cannot be made, has no such option, has spaces without a
+            fixed number of features, or of scores, or tells of other numbers of names.
     """
     task = f"gymnasium/{name}"
     defaults = _check_options(task, name, options)
@@ -92,9 +92,21 @@ def make(name: str, options: TaskOptions) -> Task:
         horizon=gymnasium.registry[name].max_episode_steps,
         image_shape=simulator.layout.image_shape,
         alive_bonus=alive_bonus(name, (defaults | options).get("healthy_reward")),
-        feature_names=simulator.layout.names,
+        feature_names=_told(simulator, "feature_names", simulator.layout.size)
+        or simulator.layout.names,
+        action_names=_told(simulator, "action_names", len(low)),
         simulator=simulator,
     )
+
+
+def _told(simulator: Simulator, what: str, number: int) -> tuple[str, ...]:
+    """Names that an environment tells in its metadata; none if it tells none."""
+    names = simulator.metadata.get(what, ())
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"metadata {what!r} must be a list of names, got {names!r}")
+    if names and len(names) != number:
+        raise ValueError(f"metadata {what!r} must be {number} names, got {len(names)}")
+    return tuple(names)
 
 
 def _check_options(task: str, name: str, options: TaskOptions) -> TaskOptions:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nesht_jax.report.human import human_normalized
+from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import EvaluationRow
 from nesht_jax.run.config import Config
 from nesht_jax.run.train import Result
@@ -16,9 +17,13 @@ from nesht_jax.types import is_phantom
 
 FILES = {
     "learning curve": "learning_curve.png",
+    "sensors": "sensors.png",
     "weights by segment": "segments.png",
     "metrics": "metrics.jsonl",
 }
+
+MOST_IN_LAW = 12
+"""Inputs of a policy whose formulas are printed."""
 
 
 def conclude(console: Console, config: Config, result: Result) -> None:
@@ -40,10 +45,13 @@ def conclude(console: Console, config: Config, result: Result) -> None:
         weights = sum(leaf.size for path, leaf in paths if not is_phantom(path))
         for what, value in _learned(config, evaluations[-1], weights):
             table.add_row(what, escape(value))
+    if result.reading is not None:
+        table.add_row("policy", result.reading.verdict())
     for what, name in FILES.items():
         if (result.folder / name).exists():
             table.add_row(what, escape(str(result.folder / name)))
     console.print(table)
+    print_law(console, result.reading)
     for what, count in (
         ("members failed", sum(row.failed for row in result.rows)),
         ("updates were skipped", sum(row.skipped for row in result.rows)),
@@ -56,6 +64,15 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     if limit is not None and steps >= limit:
         more = f"--steps {2 * limit if steps < 2 * limit else 2 * steps}"
     _say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
+
+
+def print_law(console: Console, reading: Reading | None) -> None:
+    """Prints the formulas of a linear policy that reads few inputs; nothing of any other."""
+    if reading is None or not reading.formulas or reading.read.sum() > MOST_IN_LAW:
+        return
+    for line in reading.law():
+        _say(console, line)
+    _say(console, f"({reading.units})")
 
 
 def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[str, str]]:

@@ -64,6 +64,9 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
 def _print_json(scores: "RunScore") -> int:
     parts = ("thresholded", "center")
     plain = scores._asdict() | {part: getattr(scores, part)._asdict() for part in parts}
+    reads = plain.pop("reading")
+    if reads is not None:
+        plain |= {"policy": reads.verdict(), "law": reads.law()}
     print(json.dumps(finite(plain), allow_nan=False))
     return 0
 
@@ -71,6 +74,8 @@ def _print_json(scores: "RunScore") -> int:
 def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
     from rich.console import Console
     from rich.table import Table
+
+    from nesht_jax.run.cli.conclusion import print_law
 
     console = Console()
     console.print(
@@ -101,6 +106,9 @@ def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
             console.print(
                 f"{score.failed} episodes {name} threshold failed, shown or paid what is not finite"
             )
+    if scores.reading is not None:
+        console.print(f"The policy {scores.reading.verdict()}.", soft_wrap=True, highlight=False)
+    print_law(console, scores.reading)
     both = [human_normalized(scores.task, s.mean) for s in (scores.thresholded, scores.center)]
     if None not in both:
         console.print(
