@@ -3,10 +3,11 @@
 Gymnasium's MuJoCo, classic control and Box2D tasks, in whatever suite they are played.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from itertools import product
 from typing import NamedTuple
+
+from nesht_jax.envs.catalog import canonical
 
 AXES = ("x", "y", "z")
 QUATERNION = ("orientation w", "orientation x", "orientation y", "orientation z")
@@ -36,7 +37,7 @@ def names_of(task: str, *, num_features: int, num_actions: int) -> Names:
         num_features: features of its observation.
         num_actions: components of its action, or choices.
     """
-    known = re.sub(r"-v\d+$", "", task).replace("_", "").lower()
+    known, _ = canonical(task)
     if known not in TASKS:
         return Names()
     features, actions = TASKS[known](num_features)

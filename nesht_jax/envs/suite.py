@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key, UInt8
 
 from nesht_jax.types import HostEvaluate, Task
 
@@ -85,6 +85,35 @@ class MakeHostEvaluate(Protocol):
     ) -> HostEvaluate: ...
 
 
+@runtime_checkable
+class Stage(Protocol):
+    """One environment that can be looked at while a policy plays.
+
+    Attributes:
+        seconds: simulated time of a step, for films as fast as life.
+    """
+
+    seconds: float
+
+    def reset(self) -> Float[np.ndarray, " features"]:
+        """Begins an episode; returns what the policy sees, distractors included."""
+        ...
+
+    def step(
+        self, action: Float[np.ndarray, " a"]
+    ) -> tuple[Float[np.ndarray, " features"], float, bool]:
+        """One step, by what a policy says; returns what it sees then, reward, and if it is over."""
+        ...
+
+    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Draws the environment as it now is."""
+        ...
+
+    def close(self) -> None:
+        """Frees the environment."""
+        ...
+
+
 class Suite(NamedTuple):
     """What a suite offers.
 
@@ -98,6 +127,8 @@ class Suite(NamedTuple):
         vector: (task, num_envs, seed) -> ``VectorEnv``, where the simulator is stepped outside JAX.
         reference_observations: (task, number, seed) -> what policies would see, distractors
             included, if they acted at random, for virtual batch normalization.
+        stage: (task, seed) -> ``Stage``, where the simulator draws pictures; None of a task that
+            it does not draw.
     """
 
     names: Callable[[], list[str]]
@@ -106,6 +137,7 @@ class Suite(NamedTuple):
     host_evaluate: MakeHostEvaluate | None = None
     vector: Callable[[Task, int, int], VectorEnv] | None = None
     reference_observations: Callable[[Task, int, int], Float[np.ndarray, "number o"]] | None = None
+    stage: Callable[[Task, int], Stage | None] = lambda task, seed: None
 
 
 def alive_bonus(name: str, reward: float | int | None) -> float:

@@ -15,7 +15,7 @@ from nesht_jax.envs import catalog
 from nesht_jax.envs.alive_bonus import without_alive_bonus
 from nesht_jax.envs.rollout import make_pure_evaluate
 from nesht_jax.envs.sensors import names_of
-from nesht_jax.envs.suite import Environment, Suite, TaskOptions, VectorEnv
+from nesht_jax.envs.suite import Environment, Stage, Suite, TaskOptions, VectorEnv
 from nesht_jax.types import DistractorKind, Evaluate, Policy, Task
 
 
@@ -166,6 +166,34 @@ def make_vector(task: Task, *, num_envs: int, seed: int = 0) -> VectorEnv:
     if vector is None:
         raise ValueError(f"{task.name} is written in JAX: vmap the step of make_environment(task)")
     return vector(task, num_envs, seed)
+
+
+def make_stage(task: Task, *, seed: int = 0) -> tuple[Stage, Task]:
+    """Makes one environment of a task that draws pictures, or of Gymnasium's task of its name.
+
+    Returns:
+        The environment, and the task that it plays.
+
+    Raises:
+        ValueError: if nothing draws the task, here or anywhere.
+    """
+    stage = suite_of(task).stage(task, seed)
+    if stage is not None:
+        return stage, task
+    suite_name, short = _parts(task.name)
+    twins = [e for e in catalog.matching(short) if e.suite == "gymnasium"]
+    if suite_name not in ("envpool", "mjx") or not twins:
+        raise ValueError(f"nothing draws {task.name}: envpool/*, gymnasium/* and mjx/* are drawn")
+    twin = make_task(
+        max(twins, key=lambda entry: entry.version or 0).task,
+        distractors=task.distractors,
+        distractor_kind=task.distractor_kind,
+        horizon=task.horizon,
+        options={} if suite_name == "mjx" else task.options,
+    )
+    stage = suite_of(twin).stage(twin, seed)
+    assert stage is not None  # Gymnasium's suite draws every task of its own
+    return stage, twin
 
 
 def reference_observations(

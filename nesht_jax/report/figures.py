@@ -89,11 +89,9 @@ def _table(axes: Axes, reading: Reading, table: Float[np.ndarray, "s m"], names:
 
 def _segments(axes: Axes, weights: list[int]) -> None:
     axes.bar(range(len(weights)), weights, color=["C0"] + ["C7"] * (len(weights) - 1))
-    axes.set(ylabel="weights kept")
     copies = len(weights) - 1
-    ticks = {0: "sensors", 1: "1", copies: f"{copies}"}
-    axes.set_xticks(list(ticks), ticks.values())
-    axes.set(xlabel="sensors, and each set of as many irrelevant inputs")
+    axes.set(ylabel="weights kept")
+    axes.set_xticks([0, (1 + copies) / 2], ["sensors", f"irrelevant inputs, ×{copies}"])
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 

@@ -46,6 +46,10 @@ class TrainedPolicy:
         action = jnp.argmax(action) if self.task.discrete else action
         return action if isinstance(observation, jax.Array) else np.asarray(action)
 
+    def scores(self, observation: Float[Any, " o"]) -> Float[np.ndarray, " a"]:
+        """What the network says of one observation, which suites take: of choices their scores."""
+        return np.asarray(self._apply(jnp.asarray(observation, jnp.float32)))
+
 
 def load(folder: str | Path) -> TrainedPolicy:
     """Loads the policy of a run folder at its newest checkpoint.

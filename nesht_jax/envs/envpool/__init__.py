@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from nesht_jax.envs import distractors, episode_queue
 from nesht_jax.envs.envpool.batch import HalfBatch
@@ -21,8 +21,15 @@ from nesht_jax.envs.envpool.tasks import Simulator, make, names
 from nesht_jax.envs.envpool.vector import EnvpoolVector
 from nesht_jax.envs.host import batched_act, mean_returns, random_play, reset_streams
 from nesht_jax.envs.host_distractors import HostDistractors, random_play_for
+from nesht_jax.envs.host_stage import HostStage
 from nesht_jax.envs.suite import Suite
 from nesht_jax.types import Evaluation, Moments, Policy, Population, Task
+
+ENLARGED = 5
+"""Edge of a pixel of a game in a picture."""
+
+FRAMES_A_SECOND = 60
+"""Rate of Atari's emulator."""
 
 
 class EnvpoolEvaluate:
@@ -178,10 +185,39 @@ def _reference_observations(
     return np.concatenate([seen, scaled], axis=1)
 
 
+def _stage(task: Task, seed: int) -> HostStage | None:
+    """Of a game the newest of the frames that a policy sees, enlarged."""
+    if task.image_shape is None:
+        return None
+    simulator: Simulator = task.simulator
+    shape, scale = task.image_shape, np.float32(simulator.scale)
+
+    def draw(shown: Float[np.ndarray, " o"]) -> UInt8[np.ndarray, "height width 3"]:
+        frame = np.rint(shown.reshape(shape)[-1] / scale).astype(np.uint8)
+        large = frame.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+        return np.stack([large] * 3, axis=-1)
+
+    fresh = functools.partial(_scaled, simulator.distractors, scale)
+    distractors = HostDistractors(task, 1, fresh, np.zeros((0, task.observation_size), np.float32))
+    return HostStage(
+        task,
+        _vector(task, 1, seed),
+        distractors,
+        draw,
+        seconds=(task.frame_skip or 1) / FRAMES_A_SECOND,
+        seed=seed,
+    )
+
+
+def _scaled(fresh: Any, scale: np.float32, stream: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return scale * fresh(stream, shape).astype(np.float32)
+
+
 SUITE = Suite(
     names,
     make,
     host_evaluate=EnvpoolEvaluate,
     vector=_vector,
     reference_observations=_reference_observations,
+    stage=_stage,
 )

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from nesht_jax.envs import distractors
 from nesht_jax.envs.gymnasium.batch import EpisodeBatch, fresh_distractors
 from nesht_jax.envs.gymnasium.simulator import Simulator, seeded_globals
+from nesht_jax.envs.gymnasium.stage import make_stage
 from nesht_jax.envs.gymnasium.tasks import make, names, resolve
 from nesht_jax.envs.gymnasium.vector import GymnasiumVector
 from nesht_jax.envs.host import (
@@ -26,6 +27,7 @@ from nesht_jax.envs.host import (
     reset_streams,
 )
 from nesht_jax.envs.host_distractors import HostDistractors, random_play_for
+from nesht_jax.envs.host_stage import HostStage
 from nesht_jax.envs.suite import Suite
 from nesht_jax.types import Evaluation, Moments, Policy, Population, Task
 
@@ -163,6 +165,11 @@ def _reference_observations(
     return np.concatenate([seen, added], axis=1)
 
 
+def _stage(task: Task, seed: int) -> HostStage:
+    played = random_play_for(task, fresh_distractors(task), _reference_observations)
+    return make_stage(task, played, seed=seed)
+
+
 SUITE = Suite(
     names,
     make,
@@ -170,4 +177,5 @@ SUITE = Suite(
     host_evaluate=GymnasiumEvaluate,
     vector=_vector,
     reference_observations=_reference_observations,
+    stage=_stage,
 )

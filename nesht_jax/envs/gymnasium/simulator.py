@@ -83,7 +83,7 @@ class Simulator:
             self._pools[number] = self.separate(num_envs)
         pool = self._pools[number]
         if isinstance(pool, SyncPool):
-            pool.grow(num_envs, self._take_one)
+            pool.grow(num_envs, self.take_one)
         return pool
 
     def separate(self, num_envs: int) -> Pool:
@@ -91,7 +91,7 @@ class Simulator:
         if self.mode == "async":
             return AsyncPool(self._make_async(num_envs))
         pool = SyncPool()
-        pool.grow(num_envs, self._take_one)
+        pool.grow(num_envs, self.take_one)
         return pool
 
     def close(self, *, terminate: bool = False) -> None:
@@ -99,7 +99,8 @@ class Simulator:
         while self._pools:
             self._pools.popitem()[1].close(terminate=terminate)
 
-    def _take_one(self) -> gymnasium.Env:
+    def take_one(self) -> gymnasium.Env:
+        """An environment of the task, as it is made."""
         return self._spare.pop() if self._spare else self._make_one()
 
     def _make_one(self) -> gymnasium.Env:

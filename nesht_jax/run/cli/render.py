@@ -1,0 +1,43 @@
+"""Film a trained policy, with its sensors beside it: those that it reads in color."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from nesht_jax.run.cli.machine import keep_compilations
+from nesht_jax.run.cli.options import refuse_unknown
+from nesht_jax.run.yaml import read_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``nesht render`` takes."""
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="film, as .webp, .gif or .mp4 [RUN/film.webp]"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of reset and distractors [0]")
+    parser.add_argument("--steps", type=int, help="steps after which the film ends [20 seconds]")
+
+
+def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
+    """Reads the command and plays the episode."""
+    given, leftover = parser.parse_known_args(argv)
+    refuse_unknown(leftover)
+    config = read_config(Path(given.run))
+    out = given.out or Path(given.run) / "film.webp"
+    keep_compilations()
+    from nesht_jax.run.render import check_format, film, write_film
+
+    check_format(out)
+    made = film(Path(given.run), seed=given.seed, steps=given.steps)
+
+    def work() -> int:
+        write_film(made, out)
+        if made.task != config.task:
+            print(f"{config.task} draws nothing, so {made.task} was played in its place")
+        end = "" if made.over else ", where the film ends"
+        print(f"return {made.total:.1f} after {made.steps} steps{end}")
+        print(f"{out}: {len(made.pictures)} pictures, {out.stat().st_size / 2**20:.1f} MiB")
+        return 0
+
+    return work
