@@ -14,7 +14,7 @@ class Reading(NamedTuple):
         motors: names of what the layer moves: actions, choices, or hidden units.
         weights: [(1 + N) o, outputs], those of the N segments of distractors last; 0 where dead.
         biases: one of each output.
-        formulas: of a linear policy what becomes of each sum, as ``"tanh({})"``; else none.
+        formulas: what a linear policy makes of each sum, as ``"tanh({})"``; none of another policy.
         units: what a sensor's name stands for in a formula, in words.
     """
 

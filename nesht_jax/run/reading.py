@@ -13,8 +13,8 @@ def reading(config: Config, task: Task, policy: Policy, params: Params) -> Readi
 
     Args:
         config: config of the run.
-        task: its task.
-        policy: its policy.
+        task: task of the run.
+        policy: policy of the run.
         params: params of the policy, as sparse as the method makes them.
     """
     first, *others = policy.layers or (None,)

@@ -1,6 +1,7 @@
 """A film of a trained policy: the body, and beside it what its sensors show and which it reads."""
 
 import importlib.util
+import subprocess
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -40,9 +41,9 @@ class Film(NamedTuple):
     Attributes:
         pictures: pictures, all of one size.
         seconds: time from one to the next.
-        task: task that was played.
+        task: name of the task that was played.
         total: undiscounted return of the episode.
-        steps: its length.
+        steps: length of the episode.
         over: whether it ended before the film did.
     """
 
@@ -158,11 +159,20 @@ def check_format(path: Path) -> None:
 def write_film(film: Film, path: Path) -> None:
     """Writes a film, by the ending of the file's name."""
     if path.suffix == ".mp4":
-        import imageio
-
-        imageio.mimwrite(path, film.pictures, fps=1 / film.seconds)  # pyright: ignore
+        _write_mp4(film, path)
         return
     first, *others = (Image.fromarray(picture) for picture in film.pictures)
     milliseconds = round(1000 * film.seconds)
     options: dict[str, Any] = {"quality": 60, "method": 3} if path.suffix == ".webp" else {}
     first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0, **options)
+
+
+def _write_mp4(film: Film, path: Path) -> None:
+    """H.264, which every browser plays."""
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    height, width, _ = film.pictures[0].shape
+    given = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1 / film.seconds:g} -i -".split()
+    wanted = "-c:v libx264 -pix_fmt yuv420p -movflags +faststart".split()
+    command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", *given, *wanted, str(path)]
+    subprocess.run(command, input=b"".join(map(np.ndarray.tobytes, film.pictures)), check=True)
