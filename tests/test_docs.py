@@ -28,7 +28,7 @@ COMMANDS = sorted(
         found.strip()
         for path in PAGES
         for found in re.findall(
-            r"(?:^|`)nesht ((?:train|eval|render|envs|bench)\b[^#`\n]*)",
+            r"(?:^|`)nesht ((?:train|eval|render|export|envs|bench)\b[^#`\n]*)",
             path.read_text(encoding="utf-8"),
             re.MULTILINE,
         )

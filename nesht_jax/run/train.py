@@ -34,6 +34,7 @@ from nesht_jax.run.generations import (
     make_run_generations,
 )
 from nesht_jax.run.interrupt import Stop, stop_signals
+from nesht_jax.run.provenance import Sitting
 from nesht_jax.run.reading import reading
 from nesht_jax.run.record import Display, Metrics
 from nesht_jax.run.yaml import dump, write
@@ -103,6 +104,7 @@ class Run:
             state = self._experiment.state
             # with checkpoint 0 a run that dies before its first evaluation can be resumed
             checkpoints.save(state)
+            sitting = Sitting(folder, generation=int(state.generation))
             metrics = Metrics(folder, generation=int(state.generation))
             stack.callback(metrics.close)
             by_steps = config.generations is None
@@ -110,6 +112,7 @@ class Run:
             display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
                 state, done = self._loop(state, checkpoints, metrics, display, stop)
+            sitting.end(generation=int(state.generation))
         params, _ = projected(self._experiment, state)
         reads = reading(config, self._experiment.task, self._experiment.policy, params)
         result = Result(folder, state, metrics.rows, None if done else stop.asked, reads)

@@ -43,6 +43,7 @@ def test_leaves_a_run_folder(probe_run):
         "tensorboard",
         "learning_curve.png",
         "sensors.png",
+        "run.json",
     }
 
 

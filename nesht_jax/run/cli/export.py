@@ -1,0 +1,53 @@
+"""Write a trained policy as a file that needs neither this library nor JAX."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from nesht_jax.run.cli.machine import keep_compilations
+from nesht_jax.run.cli.options import refuse_unknown
+from nesht_jax.run.yaml import read_config
+
+FORMATS = ("numpy", "c")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``nesht export`` takes."""
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--to",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="a Python file that needs NumPy alone, or a C header [numpy]",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="file to write [RUN/policy.py or RUN/policy.h]"
+    )
+
+
+def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
+    """Reads the command, and the policy of the run."""
+    given, leftover = parser.parse_known_args(argv)
+    refuse_unknown(leftover)
+    folder = Path(given.run)
+    read_config(folder)
+    keep_compilations()
+    from nesht_jax.run.export import WRITERS
+    from nesht_jax.run.load import load
+    from nesht_jax.run.plain import largest_difference, plain
+
+    policy = load(folder)
+    made = plain(policy)
+    name, write = WRITERS[given.to]
+    out = given.out or folder / name
+
+    def work() -> int:
+        write(made, out)
+        dense = sum(layer.fan_in * layer.fan_out for layer in policy.policy.layers)
+        print(f"{out}: {out.stat().st_size:,} bytes, {made.num_weights} of {dense} weights")
+        print(f"reads {', '.join(made.sensors) or 'nothing'}")
+        difference = largest_difference(policy, made)
+        print(f"checked: largest difference {difference:.1e} on 256 observations")
+        return 0
+
+    return work

@@ -1,0 +1,138 @@
+"""A trained policy as plain arrays, with what it does not read or use left out."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from nesht_jax.run.load import TrainedPolicy
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+}
+
+
+class PlainPolicy(NamedTuple):
+    """A dense policy as plain arrays.
+
+    Attributes:
+        task: name of the task.
+        num_features: features of a whole observation, distractors included.
+        inputs: numbers of the features that are read.
+        sensors: names of these.
+        motors: names of actions, or of choices.
+        mean: means that are taken from the inputs.
+        spread: what they are divided by then.
+        clip: bound of what that gives.
+        layers: weights and biases, first to last.
+        activation: "tanh" or "relu", between layers.
+        output: "scale", "tanh" or "clip": see ``PolicyConfig.output``; all are clipped to bounds.
+        low: lower bound of each action.
+        high: upper bound of each action.
+        discrete: whether the number of the highest score is the action.
+    """
+
+    task: str
+    num_features: int
+    inputs: Int[np.ndarray, " inputs"]
+    sensors: tuple[str, ...]
+    motors: tuple[str, ...]
+    mean: Float[np.ndarray, " inputs"]
+    spread: Float[np.ndarray, " inputs"]
+    clip: float
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+    activation: str
+    output: str
+    low: Float[np.ndarray, " a"]
+    high: Float[np.ndarray, " a"]
+    discrete: bool
+
+    @property
+    def num_weights(self) -> int:
+        """Weights that are not 0."""
+        return sum(int(np.count_nonzero(weights)) for weights, _ in self.layers)
+
+    def __call__(self, observation: Float[np.ndarray, " features"]) -> Any:
+        """Acts on one observation, as the exported files do."""
+        x = (observation[self.inputs] - self.mean) / self.spread
+        x = np.clip(x, -np.float32(self.clip), np.float32(self.clip))
+        *hidden, (weights, biases) = self.layers
+        for w, b in hidden:
+            x = ACTIVATIONS[self.activation](x @ w + b)
+        x = x @ weights + biases
+        if self.discrete:
+            return int(np.argmax(x))
+        both = np.isfinite(self.low) & np.isfinite(self.high)
+        if self.output == "scale":
+            base, span = np.where(both, self.low, 0), np.where(both, self.high - self.low, 0)
+            x = np.where(both, base + (np.tanh(x) + 1) / 2 * span, x)
+        return np.clip(np.tanh(x) if self.output == "tanh" else x, self.low, self.high)
+
+
+def plain(policy: TrainedPolicy) -> PlainPolicy:
+    """Makes plain arrays of a trained policy.
+
+    Raises:
+        ValueError: if the policy looks at images, or normalizes otherwise than input by input.
+    """
+    config, task, reading = policy.config.policy, policy.task, policy.reading
+    if reading is None:
+        raise ValueError(f"export is for dense layers, and the policy of {task.name} has others")
+    if config.normalization not in ("running", "none"):
+        raise ValueError(
+            f"export is for normalization running or none; {config.normalization} mixes all inputs"
+        )
+    layers = _without_dead([_weights(policy, layer.name) for layer in policy.policy.layers])
+    inputs = np.flatnonzero(layers[0][0].any(1))
+    first, biases = layers[0]
+    mean, spread, clip = np.zeros(inputs.size), np.ones(inputs.size), np.inf
+    if policy.moments is not None and config.normalization == "running":
+        number = float(policy.moments.number)
+        deviation = np.asarray(policy.moments.deviation)[inputs]
+        spread = np.sqrt(deviation / max(number, 1.0)) + 1e-2 if number else spread
+        mean, clip = np.asarray(policy.moments.mean)[inputs], config.clip
+    sensors = [*reading.sensors, *(f"irrelevant {i}" for i in range(len(reading.weights)))]
+    return PlainPolicy(
+        task=task.name,
+        num_features=task.num_features,
+        inputs=inputs,
+        sensors=tuple(sensors[i] for i in inputs),
+        motors=task.action_names or tuple(f"action {i}" for i in range(task.num_actions)),
+        mean=mean.astype(np.float32),
+        spread=spread.astype(np.float32),
+        clip=clip,
+        layers=((first[inputs], biases), *layers[1:]),
+        activation=config.activation,
+        output="clip" if config.output == "sample" else config.output,
+        low=task.action_low,
+        high=task.action_high,
+        discrete=task.discrete,
+    )
+
+
+def _weights(policy: TrainedPolicy, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    kernel, bias = (np.asarray(policy.params[layer][name]) for name in ("kernel", "bias"))
+    return kernel, bias
+
+
+def _without_dead(
+    layers: list[tuple[np.ndarray, np.ndarray]],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Drops hidden units that nothing reads."""
+    for i in range(len(layers) - 1, 0, -1):
+        (before, biases), (weights, rest) = layers[i - 1], layers[i]
+        used = weights.any(1)
+        layers[i - 1], layers[i] = (before[:, used], biases[used]), (weights[used], rest)
+    return layers
+
+
+def largest_difference(policy: TrainedPolicy, made: PlainPolicy, *, number: int = 256) -> float:
+    """Compares actions on observations drawn like those of training, or from N(0, 1)."""
+    drawn = np.random.default_rng(0).normal(size=(number, made.num_features))
+    if policy.moments is not None and float(policy.moments.number):
+        spread = np.sqrt(np.asarray(policy.moments.deviation) / float(policy.moments.number))
+        drawn = np.asarray(policy.moments.mean) + spread * drawn
+    observations = drawn.astype(np.float32)
+    return max(float(np.abs(policy(x) - made(x)).max()) for x in observations)
