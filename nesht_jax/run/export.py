@@ -1,13 +1,17 @@
-"""A trained policy without the library: a NumPy file, or a C header.
+"""A trained policy without the library: a NumPy file, a C header, ONNX, or compiled JAX.
 
 A file holds numbers and quoted names, nothing else of a run folder.
 """
 
+import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.export
+import jax.numpy as jnp
 import numpy as np
 
 from nesht_jax.run.plain import PlainPolicy
@@ -16,7 +20,6 @@ from nesht_jax.run.plain import PlainPolicy
 def write_numpy(made: PlainPolicy, path: Path) -> None:
     """Writes a Python file that needs NumPy alone; its ``act`` is the policy."""
     inputs = {int(i): name for i, name in zip(made.inputs, made.sensors, strict=True)}
-    both = np.isfinite(made.low) & np.isfinite(made.high)
     acts = "return int(np.argmax(x))"
     if not made.discrete:
         squashed = {
@@ -27,8 +30,7 @@ def write_numpy(made: PlainPolicy, path: Path) -> None:
         acts = f"return np.clip({squashed}, LOW, HIGH)"
     bounds = {} if made.discrete else {"LOW": made.low, "HIGH": made.high}
     if bounds and made.output == "scale":
-        base, span = np.where(both, made.low, 0), np.where(both, made.high - made.low, 0)
-        bounds |= {"BOUNDED": both, "BASE": base, "SPAN": span}
+        bounds |= {"BOUNDED": made.bounded, "BASE": made.base, "SPAN": made.span}
     told = {
         "FEATURES": repr(made.num_features),
         "INPUTS": repr(inputs),
@@ -109,9 +111,84 @@ def write_c(made: PlainPolicy, path: Path) -> None:
     path.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
+def write_onnx(made: PlainPolicy, path: Path) -> None:
+    """Writes an ONNX model from ``observation`` [batch, features] to ``action``."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    constants, nodes = [], []
+
+    def node(kind: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [f"x{len(nodes)}"], **attributes))
+        return nodes[-1].output[0]
+
+    def constant(value: Any, kind: type = np.float32) -> str:
+        name = f"c{len(constants)}"
+        constants.append(numpy_helper.from_array(np.asarray(value, kind), name))
+        return name
+
+    x = node("Gather", "observation", constant(made.inputs, np.int64), axis=1)
+    x = node("Div", node("Sub", x, constant(made.mean)), constant(made.spread))
+    x = node("Clip", x, constant(-made.clip), constant(made.clip))
+    *hidden, (weights, biases) = made.layers
+    for w, b in hidden:
+        x = node("Add", node("MatMul", x, constant(w)), constant(b))
+        x = node({"tanh": "Tanh", "relu": "Relu"}[made.activation], x)
+    x = node("Add", node("MatMul", x, constant(weights)), constant(biases))
+    shape, kind = ["batch", len(made.motors)], TensorProto.FLOAT
+    if made.discrete:
+        x = node("ArgMax", x, axis=1, keepdims=0)
+        shape, kind = ["batch"], TensorProto.INT64
+    else:
+        if made.output == "scale":
+            half = node("Mul", node("Add", node("Tanh", x), constant(1)), constant(made.span / 2))
+            inside = node("Add", half, constant(made.base))
+            x = node("Where", constant(made.bounded, np.bool_), inside, x)
+        elif made.output == "tanh":
+            x = node("Tanh", x)
+        x = node("Max", node("Min", x, constant(made.high)), constant(made.low))
+    node("Identity", x)
+    nodes[-1].output[0] = "action"
+    graph = helper.make_graph(
+        nodes,
+        "policy",
+        [
+            helper.make_tensor_value_info(
+                "observation", TensorProto.FLOAT, ["batch", made.num_features]
+            )
+        ],
+        [helper.make_tensor_value_info("action", kind, shape)],
+        constants,
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="nesht_jax",
+        producer_version=version("nesht-jax"),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    told = {"task": made.task, "sensors": list(made.sensors), "motors": list(made.motors)}
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in told.items()})
+    save(model, path)
+
+
+OPSET, IR_VERSION = 17, 8
+"""Versions of ONNX that runtimes of the last years read."""
+
+
+def write_jax(made: PlainPolicy, path: Path) -> None:
+    """Writes what ``jax.export.deserialize`` reads: observations [batch, features] -> actions."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    given = jax.ShapeDtypeStruct((batch, made.num_features), np.float32)
+    act = jax.jit(jax.vmap(lambda observation: made(observation, jnp)))
+    exported = jax.export.export(act, platforms=("cpu", "cuda", "tpu"))(given)
+    path.write_bytes(exported.serialize())
+
+
 WRITERS: dict[str, tuple[str, Callable[[PlainPolicy, Path], None]]] = {
     "numpy": ("policy.py", write_numpy),
     "c": ("policy.h", write_c),
+    "onnx": ("policy.onnx", write_onnx),
+    "jax": ("policy.jax", write_jax),
 }
 """Format -> usual name of the file, and what writes it."""
 

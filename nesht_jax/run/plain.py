@@ -1,17 +1,11 @@
 """A trained policy as plain arrays, with what it does not read or use left out."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nesht_jax.run.load import TrainedPolicy
-
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, np.float32(0)),
-}
 
 
 class PlainPolicy(NamedTuple):
@@ -54,21 +48,40 @@ class PlainPolicy(NamedTuple):
         """Weights that are not 0."""
         return sum(int(np.count_nonzero(weights)) for weights, _ in self.layers)
 
-    def __call__(self, observation: Float[np.ndarray, " features"]) -> Any:
-        """Acts on one observation, as the exported files do."""
-        x = (observation[self.inputs] - self.mean) / self.spread
-        x = np.clip(x, -np.float32(self.clip), np.float32(self.clip))
+    @property
+    def bounded(self) -> Bool[np.ndarray, " a"]:
+        """Which actions have two finite bounds."""
+        return np.isfinite(self.low) & np.isfinite(self.high)
+
+    @property
+    def base(self) -> Float[np.ndarray, " a"]:
+        """Lower bounds where there are two, else 0."""
+        return np.where(self.bounded, self.low, np.float32(0))
+
+    @property
+    def span(self) -> Float[np.ndarray, " a"]:
+        """Upper less lower bounds where there are two, else 0."""
+        return np.where(self.bounded, self.high, np.float32(0)) - self.base
+
+    def __call__(self, observation: Any, numpy: Any = np) -> Any:
+        """Acts on observations, along the last axis, as the exported files do.
+
+        Args:
+            observation: observations, as arrays of ``numpy``.
+            numpy: ``numpy`` or ``jax.numpy``.
+        """
+        x = (observation[..., self.inputs] - self.mean) / self.spread
+        x = numpy.clip(x, -np.float32(self.clip), np.float32(self.clip))
         *hidden, (weights, biases) = self.layers
         for w, b in hidden:
-            x = ACTIVATIONS[self.activation](x @ w + b)
+            x = x @ w + b
+            x = numpy.tanh(x) if self.activation == "tanh" else numpy.maximum(x, np.float32(0))
         x = x @ weights + biases
         if self.discrete:
-            return int(np.argmax(x))
-        both = np.isfinite(self.low) & np.isfinite(self.high)
+            return numpy.argmax(x, axis=-1)
         if self.output == "scale":
-            base, span = np.where(both, self.low, 0), np.where(both, self.high - self.low, 0)
-            x = np.where(both, base + (np.tanh(x) + 1) / 2 * span, x)
-        return np.clip(np.tanh(x) if self.output == "tanh" else x, self.low, self.high)
+            x = numpy.where(self.bounded, self.base + (numpy.tanh(x) + 1) / 2 * self.span, x)
+        return numpy.clip(numpy.tanh(x) if self.output == "tanh" else x, self.low, self.high)
 
 
 def plain(policy: TrainedPolicy) -> PlainPolicy:

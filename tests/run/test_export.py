@@ -1,19 +1,23 @@
 """Exported policies: the files themselves are run, and act as the policies that they came from."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
 
 import jax
+import jax.export
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from nesht_jax.envs.tasks import make_task
 from nesht_jax.run.build import build_policy
 from nesht_jax.run.cli import main
 from nesht_jax.run.config import Config, PolicyConfig
-from nesht_jax.run.export import write_c, write_numpy
+from nesht_jax.run.export import write_c, write_jax, write_numpy, write_onnx
 from nesht_jax.run.load import TrainedPolicy
 from nesht_jax.run.plain import largest_difference, plain
 from nesht_jax.types import Moments
@@ -78,6 +82,18 @@ def run_python(path, seen):
     return np.load(made)
 
 
+def run_onnx(path, seen):
+    """Actions of an ONNX model."""
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    (acts,) = session.run(["action"], {"observation": seen})
+    return acts
+
+
+def run_jax(path, seen):
+    """Actions of a serialized function of JAX."""
+    return np.asarray(jax.export.deserialize(bytearray(path.read_bytes())).call(seen))
+
+
 def run_c(path, seen, *, discrete=False):
     """Actions of an exported header, compiled without a warning."""
     call = (
@@ -122,6 +138,26 @@ def test_a_python_file_acts_as_the_policy(case, tmp_path):
     np.testing.assert_allclose(run_python(path, seen), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("write", "run"), [(write_onnx, run_onnx), (write_jax, run_jax)])
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_acts_as_the_policy(case, write, run, tmp_path):
+    policy = trained(*CASES[case])
+    path, seen = tmp_path / "policy", observations(policy)
+    write(plain(policy), path)
+    expected = np.stack([policy(x) for x in seen])
+    np.testing.assert_allclose(run(path, seen), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run(path, seen[:1]), expected[:1], rtol=1e-5, atol=1e-5)
+
+
+def test_an_onnx_model_is_valid_and_has_names(tmp_path):
+    policy = trained({"hidden": (4,)})
+    write_onnx(plain(policy), tmp_path / "policy.onnx")
+    model = onnx.load(tmp_path / "policy.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    told = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert told["motors"] == ["thigh", "leg", "foot"] and "vertical velocity" in told["sensors"]
+
+
 @compiler
 @pytest.mark.parametrize("case", CASES)
 def test_a_c_header_acts_as_the_policy(case, tmp_path):
@@ -140,6 +176,10 @@ def test_choices_are_numbers(tmp_path):
     assert set(expected) == {0, 1}
     write_numpy(made, tmp_path / "policy.py")
     write_c(made, tmp_path / "policy.h")
+    write_onnx(made, tmp_path / "policy.onnx")
+    write_jax(made, tmp_path / "policy.jax")
+    assert run_onnx(tmp_path / "policy.onnx", seen).tolist() == expected
+    assert run_jax(tmp_path / "policy.jax", seen).tolist() == expected
     assert run_python(tmp_path / "policy.py", seen).tolist() == expected
     assert run_c(tmp_path / "policy.h", seen, discrete=True)[:, 0].tolist() == expected
 
@@ -193,12 +233,15 @@ def test_what_is_not_exported_is_told(given, task, message):
         plain(trained(given, task=task))
 
 
-def test_the_command(probe_run, capsys, tmp_path):
+def test_the_command(probe_run, capsys, tmp_path, monkeypatch):
     out = tmp_path / "mine.py"
     assert main(["export", str(probe_run.folder), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     kept = probe_run.reading.weights.astype(bool).sum()
     assert f"{kept} of 20 weights" in said and "checked: largest difference" in said
     assert out.read_text().startswith('"""A policy of probe/linear')
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["export", str(probe_run.folder), "--to=onnx"]) == 2
+    assert "nesht-jax[onnx]" in capsys.readouterr().err
     assert main(["export", str(probe_run.folder), "--to=onx"]) == 2
     assert "invalid choice: 'onx'" in capsys.readouterr().err

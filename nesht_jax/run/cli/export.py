@@ -1,6 +1,7 @@
 """Write a trained policy as a file that needs neither this library nor JAX."""
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import refuse_unknown
 from nesht_jax.run.yaml import read_config
 
-FORMATS = ("numpy", "c")
+FORMATS = ("numpy", "c", "onnx", "jax")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         choices=FORMATS,
         default=FORMATS[0],
-        help="a Python file that needs NumPy alone, or a C header [numpy]",
+        help="a Python file that needs NumPy alone, a C header, an ONNX model, or a function of "
+        "jax.export [numpy]",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="file to write [RUN/policy.py or RUN/policy.h]"
+        "--out", type=Path, metavar="FILE", help="file to write [RUN/policy.py, .h, .onnx or .jax]"
     )
 
 
@@ -31,6 +33,8 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     refuse_unknown(leftover)
     folder = Path(given.run)
     read_config(folder)
+    if given.to == "onnx" and importlib.util.find_spec("onnx") is None:
+        raise ValueError("export to ONNX needs onnx: pip install 'nesht-jax[onnx]'")
     keep_compilations()
     from nesht_jax.run.export import WRITERS
     from nesht_jax.run.load import load
