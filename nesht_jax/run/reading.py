@@ -32,14 +32,15 @@ def reading(config: Config, task: Task, policy: Policy, params: Params) -> Readi
         weights=leaves[first.kernel],
         biases=leaves.get(f"{first.name}/bias", np.zeros(first.fan_out, np.float32)),
         formulas=() if others else _formulas(config, task),
-        units=_units(config),
+        units=_units(config, task),
     )
 
 
-def _units(config: Config) -> str:
-    """What ``policy.normalization`` makes of a sensor, in words."""
+def _units(config: Config, task: Task) -> str:
+    """What ``policy.normalization`` makes of a sensor, in words; and what is made of choices."""
+    choice = "the highest is played; " if task.discrete else ""
     most = "" if np.isinf(config.policy.clip) else f", at most ±{config.policy.clip:g}"
-    return {
+    return choice + {
         "running": f"every sensor is less its mean in training, in its standard deviations{most}",
         "observation": "every sensor is less the mean of all of them, in their standard deviation",
     }.get(config.policy.normalization, "every sensor is as the simulator shows it")

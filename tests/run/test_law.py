@@ -71,6 +71,14 @@ def test_units(given, words):
     assert told.endswith(words)
 
 
+def test_choices_say_what_becomes_of_them():
+    task = make_task("envpool/CartPole-v1")
+    config = Config(task=task.name)
+    policy = build_policy(config, task)
+    reads = reading(config, task, policy, policy.init(jax.random.key(0)))
+    assert reads.law() == ["left = 0", "right = 0"] and reads.units.startswith("the highest is")
+
+
 def test_a_loaded_policy_knows_its_names(probe_run):
     policy = load(probe_run.folder)
     assert policy.reading.sensors == policy.task.feature_names

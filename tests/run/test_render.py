@@ -181,6 +181,15 @@ def test_a_robot_of_envpool_is_drawn_by_gymnasium(tmp_path, capsys, quiet):
 
 @opengl
 @pytest.mark.slow
+def test_a_robot_of_mjx_is_drawn_by_gymnasium():
+    stage, played = make_stage(make_task("mjx/hopper", distractors=1, options={"iterations": 8}))
+    assert played.name == "gymnasium/Hopper-v5" and stage.reset().shape == (22,)
+    assert stage.picture().shape == (480, 480, 3) and stage.seconds == 1 / 125
+    stage.close()
+
+
+@opengl
+@pytest.mark.slow
 def test_stages_show_their_distractors():
     for kind in ("normal", "replayed"):
         task = make_task("gymnasium/Hopper-v5", distractors=3, distractor_kind=kind)

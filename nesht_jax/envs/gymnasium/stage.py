@@ -52,7 +52,7 @@ def make_stage(task: Task, played: Float[np.ndarray, "n o"], *, seed: int) -> Ho
 
     def draw(shown: Any) -> UInt8[np.ndarray, "height width 3"]:
         del shown
-        with refusals(task.name, DRAWN):
+        with refusals(task.name, {"render_mode": DRAWN["render_mode"]}):
             picture = env.render()
         if picture is None:
             raise ValueError(f"{task.name} draws no pictures")
