@@ -35,7 +35,7 @@ from nesht_jax.run.config import (
     SparsityConfig,
 )
 from nesht_jax.run.evaluate import make_evaluate_center, projected
-from nesht_jax.run.fields import leaves
+from nesht_jax.run.fields import checked, leaves
 from nesht_jax.run.names import synonym
 from nesht_jax.run.optimizer import build_projection, optimizers
 from nesht_jax.run.yaml import dump, make_config, parse, read, read_config
@@ -128,8 +128,10 @@ def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
 
 
 def test_a_whole_number_may_be_written_with_an_exponent():
-    steps = Config(task="probe/linear", steps=3e6).steps
+    steps = checked(Config, "steps", 3e6)
     assert steps == 3_000_000 and isinstance(steps, int)
+    with pytest.raises(ValueError, match="steps must be a whole number or null, got inf"):
+        checked(Config, "steps", float("inf"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ STANDARD_ERRORS = 5
 
 def test_an_evaluation_is_a_function_of_its_seed(probe_run):
     again, same, other = (
-        evaluate_run(probe_run.folder, episodes=20, seed=seed) for seed in (3, 3, 4)
+        evaluate_run(probe_run.folder, episodes=20, seed=seed)._replace(reading=None)
+        for seed in (3, 3, 4)
     )
     assert again == same != other
 
