@@ -41,11 +41,15 @@ def by_running_moments(clip: float = 5.0) -> Normalizer:
                 "by_running_moments needs moments, got None; before any observation they are "
                 "Moments.empty(o)"
             )
-        std = jnp.sqrt(moments.deviation / jnp.maximum(moments.number, 1))
-        scale = jnp.where(moments.number > 0, std + 1e-2, 1.0)
-        return jnp.clip((observation - moments.mean) / scale, -clip, clip)
+        return jnp.clip((observation - moments.mean) / running_scale(moments), -clip, clip)
 
     return Normalizer(whiten, uses_moments=True)
+
+
+def running_scale(moments: Moments) -> Float[Array, " o"]:
+    """Computes what ``by_running_moments`` divides by: std + 1e-2; 1 before any observation."""
+    std = jnp.sqrt(moments.deviation / jnp.maximum(moments.number, 1))
+    return jnp.where(moments.number > 0, std + 1e-2, 1.0)
 
 
 def by_observation() -> Normalizer:

@@ -26,6 +26,12 @@ class Reading(NamedTuple):
     units: str = ""
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of all inputs, the irrelevant ones numbered."""
+        number = len(self.weights) - len(self.sensors)
+        return (*self.sensors, *(f"irrelevant {i}" for i in range(number)))
+
+    @property
     def read(self) -> Bool[np.ndarray, "segments o"]:
         """Which features have a weight, those of the true observation first."""
         return self.weights.any(1).reshape(-1, len(self.sensors))
@@ -46,12 +52,7 @@ class Reading(NamedTuple):
 
     def law(self) -> list[str]:
         """Writes a linear policy as formulas, one a motor, the strongest sensor first."""
-        size = len(self.sensors)
-        names = [
-            self.sensors[i] if i < size else f"irrelevant {i - size}"
-            for i in range(len(self.weights))
-        ]
-        lines = []
+        names, lines = self.inputs, []
         for j, formula in enumerate(self.formulas):
             order = np.argsort(-np.abs(self.weights[:, j]), kind="stable")
             terms = [(float(self.weights[i, j]), f" {names[i]}") for i in order]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nesht_jax.policy.normalize import running_scale
 from nesht_jax.run.load import TrainedPolicy
 
 
@@ -102,16 +103,13 @@ def plain(policy: TrainedPolicy) -> PlainPolicy:
     first, biases = layers[0]
     mean, spread, clip = np.zeros(inputs.size), np.ones(inputs.size), np.inf
     if policy.moments is not None and config.normalization == "running":
-        number = float(policy.moments.number)
-        deviation = np.asarray(policy.moments.deviation)[inputs]
-        spread = np.sqrt(deviation / max(number, 1.0)) + 1e-2 if number else spread
+        spread = np.asarray(running_scale(policy.moments))[inputs]
         mean, clip = np.asarray(policy.moments.mean)[inputs], config.clip
-    sensors = [*reading.sensors, *(f"irrelevant {i}" for i in range(len(reading.weights)))]
     return PlainPolicy(
         task=task.name,
         num_features=task.num_features,
         inputs=inputs,
-        sensors=tuple(sensors[i] for i in inputs),
+        sensors=tuple(reading.inputs[i] for i in inputs),
         motors=task.action_names or tuple(f"action {i}" for i in range(task.num_actions)),
         mean=mean.astype(np.float32),
         spread=spread.astype(np.float32),
@@ -144,8 +142,7 @@ def _without_dead(
 def largest_difference(policy: TrainedPolicy, made: PlainPolicy, *, number: int = 256) -> float:
     """Compares actions on observations drawn like those of training, or from N(0, 1)."""
     drawn = np.random.default_rng(0).normal(size=(number, made.num_features))
-    if policy.moments is not None and float(policy.moments.number):
-        spread = np.sqrt(np.asarray(policy.moments.deviation) / float(policy.moments.number))
-        drawn = np.asarray(policy.moments.mean) + spread * drawn
+    if policy.moments is not None:
+        drawn = np.asarray(policy.moments.mean) + np.asarray(running_scale(policy.moments)) * drawn
     observations = drawn.astype(np.float32)
     return max(float(np.abs(policy(x) - made(x)).max()) for x in observations)

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from nesht_jax.envs.tasks import make_stage
+from nesht_jax.policy.normalize import running_scale
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.load import TrainedPolicy, load
 
@@ -133,9 +134,8 @@ class Bars:
         """The true sensors in standard deviations of training; else in their largest so far."""
         shown = seen[: self._largest.size]
         if self._moments is not None:
-            mean, deviation = (np.asarray(x)[: shown.size] for x in self._moments[1:])
-            spread = np.sqrt(deviation / max(float(self._moments.number), 1.0))
-            return (shown - mean) / (spread + 1e-2)
+            spread = np.asarray(running_scale(self._moments))
+            return ((seen - np.asarray(self._moments.mean)) / spread)[: shown.size]
         self._largest = np.maximum(self._largest, np.abs(shown))
         return FULL * shown / self._largest
 

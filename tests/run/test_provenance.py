@@ -19,7 +19,7 @@ def test_a_run_tells_where_it_was_made(probe_run):
 
 
 def test_every_sitting_adds_an_entry(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/opt/bin/nesht", "train", "a b"])
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "nesht"), "train", "a b"])
     Sitting(tmp_path, generation=0).end(generation=3)
     Sitting(tmp_path, generation=3)
     first, second = read_sittings(tmp_path)
