@@ -60,6 +60,24 @@ def test_a_small_case_writes_the_columns_of_the_table(name, tmp_path):
     assert set(old.split(",")) <= set(header.split(","))
 
 
+def test_scores_are_told_at_marks(monkeypatch):
+    """At the end of a run that of fresh episodes, before it the last evaluation, never a later."""
+    monkeypatch.syspath_prepend(FOLDER)
+    reached = runpy.run_path(str(SCRIPTS["scores"]))["reached"]
+    common = {"task": "envpool/Swimmer-v4", "seconds": "50"}
+    curve = "0:-1 290000:{} 310000:999 500000:998"
+    rows = [
+        common | {"steps": "504000", "return": str(r), "curve": curve.format(r - 100)}
+        for r in (300, 340, 400)
+    ]
+    rows.append(common | {"steps": "310000", "return": "10", "curve": "0:-1 310000:7"})
+    early, late = reached(rows)
+    assert (early["million_steps"], early["seeds"], early["published"]) == (0.3, 4, "")
+    assert (early["return_median"], early["return_low"]) == (220, -1)
+    assert (late["return_median"], late["return_q25"], late["return_q75"]) == (340, 320, 370)
+    assert (late["seeds"], late["published"], late["seconds"]) == (3, 350, 50)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -17,6 +17,7 @@ from nesht_jax.run.cli import main
 from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig
 from nesht_jax.run.render import Bars, Film, film, write_film
 from nesht_jax.run.train import train
+from nesht_jax.types import Moments
 
 SKY = np.full((480, 480, 3), 100, np.uint8)
 
@@ -93,6 +94,20 @@ def test_sensors_that_are_read_are_in_color(probe_run):
     colored = [(row == render.READ).all(1).any() for row in rows]
     assert colored == [False, False, True, False, False]
     assert [(row == render.UNREAD).all(1).any() for row in rows] == [not c for c in colored]
+
+
+@pytest.mark.parametrize(("value", "reach"), [(-1.01, -1 / 3), (2.02, 2 / 3), (-99, -1), (99, 1)])
+def test_a_bar_reaches_as_far_as_its_sensor_is_from_its_mean(probe_run, value, reach):
+    policy = load(probe_run.folder)
+    policy.moments = Moments(np.float32(4), np.full(20, 7, np.float32), np.full(20, 4, np.float32))
+    policy.reading = policy.reading._replace(weights=np.ones((20, 1), np.float32))
+    seen = np.full(20, 7, np.float32)
+    seen[1] += value
+    picture = Bars(policy).beside(SKY, seen, "")
+    row = picture[32 + 22 + 8, 480:]
+    columns = np.flatnonzero((row == render.READ).all(1)) - 195
+    assert abs(columns[np.abs(columns).argmax()] - 55 * reach) <= 1
+    assert (np.sign(columns[columns != 0]) == np.sign(reach)).all()
 
 
 def test_a_policy_that_looks_at_images_has_no_bars(probe_run):
