@@ -64,7 +64,7 @@ def complaint(capsys, *argv):
         (["train", "--resume=nowhere"], "there is no run folder nowhere"),
         (["eval"], "RUN"),
         (["eval", "nowhere"], "there is no run folder nowhere"),
-        (["eval", "nowhere", "--episods=3"], "unknown option 'episods'"),
+        (["eval", "nowhere", "--episods=3"], "'episods'; did you mean episodes"),
         (["bench", "treshold"], "unknown benchmark 'treshold'; did you mean threshold"),
         (["envs", "nothing-like-it"], "no task holds 'nothing-like-it'"),
     ],

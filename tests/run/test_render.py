@@ -140,7 +140,7 @@ def test_mp4_is_written_as_fast_as_life(tmp_path):
         (["--out=film.avi"], "a film ends in .webp, .gif, .mp4, got film.avi"),
         (["--steps=0"], "steps must be at least 1, got 0"),
         ([], "nothing draws probe/linear"),
-        (["--sed=1"], "unknown option 'sed'"),
+        (["--sed=1"], "unknown option 'sed'; did you mean seed"),
     ],
 )
 def test_bad_input_is_one_sentence(probe_run, capsys, argv, message):

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
     """Reads the command and finds the tasks, in the catalog that comes with the package."""
     given, leftover = parser.parse_known_args(argv)
-    refuse_unknown(leftover)
+    refuse_unknown(leftover, parser)
     words = given.words
     if len(words) == 1 and words[0] in SUITES:
         found = [entry for entry in entries() if entry.suite == words[0]]

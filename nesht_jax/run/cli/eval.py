@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
     """Reads the command and plays the episodes."""
     given, leftover = parser.parse_known_args(argv)
-    refuse_unknown(leftover)
+    refuse_unknown(leftover, parser)
     options = parse(given.task_options, "--task_options")
     if not isinstance(options, dict):
         raise ValueError(f"task_options must be a mapping, as {{name: value}}, got {options!r}")

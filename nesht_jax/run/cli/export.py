@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
     """Reads the command, and the policy of the run."""
     given, leftover = parser.parse_known_args(argv)
-    refuse_unknown(leftover)
+    refuse_unknown(leftover, parser)
     folder = Path(given.run)
     read_config(folder)
     if given.to == "onnx" and importlib.util.find_spec("onnx") is None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import docstring_parser
 
+from nesht_jax.envs.catalog import nearest
 from nesht_jax.run.config import Config
 from nesht_jax.run.fields import hints, leaves
 from nesht_jax.run.yaml import Plain, merge, parse, unknown
@@ -49,14 +50,23 @@ def given_settings(given: argparse.Namespace) -> Plain:
     return settings
 
 
-def refuse_unknown(leftover: list[str]) -> None:
-    """Raises for what the parser did not know.
+def refuse_unknown(leftover: list[str], parser: argparse.ArgumentParser | None = None) -> None:
+    """Raises for what a parser did not know.
+
+    Args:
+        leftover: words that it left over.
+        parser: parser of a command that takes no settings; None: of one that takes them all.
 
     Raises:
         ValueError: naming the first such option, and ours of that meaning or the nearest.
     """
-    if leftover:
-        raise unknown(leftover[0].lstrip("-").partition("=")[0])
+    if not leftover:
+        return
+    option = leftover[0].lstrip("-").partition("=")[0]
+    if parser is None:
+        raise unknown(option)
+    own = {flag.lstrip("-") for action in parser._actions for flag in action.option_strings}
+    raise ValueError(f"unknown option {option!r}; {nearest(option, own - {'h'})}")
 
 
 def _is_text(kind: Any, text: str) -> bool:

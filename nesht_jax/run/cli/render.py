@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
     """Reads the command and plays the episode."""
     given, leftover = parser.parse_known_args(argv)
-    refuse_unknown(leftover)
+    refuse_unknown(leftover, parser)
     config = read_config(Path(given.run))
     out = given.out or Path(given.run) / "film.webp"
     keep_compilations()
