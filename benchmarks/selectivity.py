@@ -42,6 +42,7 @@ def measure(config: Config, result: Result, episodes: int) -> Row:
     scores = evaluate_run(result.folder, episodes=episodes)
     evaluations = [row.evaluation for row in result.rows if row.evaluation]
     means = [e.mean for e in evaluations[-LAST:] if e.mean is not None]
+    assert scores.center is not None  # a checkpoint was evaluated
     return {
         "task": config.task,
         "distractors": config.distractors,

@@ -109,3 +109,17 @@ def read_rows(path: Path) -> list[Row]:
         except ValueError as error:
             raise ValueError(f"line {number} of {path} is damaged: {error}") from error
     return rows
+
+
+def evaluations(rows: list[Row]) -> dict[int, EvaluationRow]:
+    """Lists the evaluations of a run by generation."""
+    return {row.generation: row.evaluation for row in rows if row.evaluation is not None}
+
+
+def best_evaluation(rows: list[Row]) -> tuple[int, EvaluationRow] | None:
+    """Finds the evaluation of the highest mean return, the last of equals, with its generation.
+
+    None if there is none, or all episodes of all of them failed.
+    """
+    known = [(n, found) for n, found in evaluations(rows).items() if found.mean is not None]
+    return max(reversed(known), key=lambda pair: pair[1].mean or 0.0, default=None)

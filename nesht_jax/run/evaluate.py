@@ -21,6 +21,8 @@ from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, Stream, build, stream
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
+from nesht_jax.run.policies import NAME as POLICIES
+from nesht_jax.run.policies import Learned, Which, read_policy
 from nesht_jax.run.reading import reading
 from nesht_jax.run.yaml import read_config
 from nesht_jax.sparse.top_k import zero_dead
@@ -129,11 +131,11 @@ class RunScore(NamedTuple):
 
     Attributes:
         task: task of the evaluation.
-        generation: generation of the checkpoint.
+        generation: generation of the policy.
         thresholded: score of H_k(θ).
         thresholded_sparsity: fraction of weights that do not live in H_k(θ).
-        center: score of θ as training left it.
-        center_sparsity: fraction of weights that do not live in θ.
+        center: score of θ as training left it; None of an evaluation, which keeps H_k(θ) alone.
+        center_sparsity: fraction of weights that do not live in θ; likewise.
         reading: what the policy reads by H_k(θ); None of images.
     """
 
@@ -141,8 +143,8 @@ class RunScore(NamedTuple):
     generation: int
     thresholded: Score
     thresholded_sparsity: float
-    center: Score
-    center_sparsity: float
+    center: Score | None = None
+    center_sparsity: float | None = None
     reading: Reading | None = None
 
 
@@ -159,30 +161,59 @@ def restore(folder: Path) -> tuple[Config, Experiment]:
         return config, experiment._replace(state=checkpoints.restore(experiment.state))
 
 
+def learned(folder: Path, generation: Which | None = None) -> tuple[Config, Experiment, Learned]:
+    """Reads what a run has learned, as sparse as its method makes it.
+
+    Args:
+        folder: run folder.
+        generation: evaluation that it had learned it at; None: the newest checkpoint or, of a run
+            without one, as those of the zoo, the best evaluation.
+
+    Returns:
+        Config and experiment of the run, and the policy.
+
+    Raises:
+        ValueError: if the run does not read, or keeps no such policy.
+    """
+    has_checkpoint = (folder / "checkpoints").is_dir() or not (folder / POLICIES).is_file()
+    if generation is None and has_checkpoint:
+        config, experiment = restore(folder)
+        state = experiment.state
+        params, sparsity = projected(experiment, state)
+        at = Learned(int(state.generation), float(sparsity), params, state.moments, state)
+        return config, experiment, at
+    config = read_config(folder)
+    experiment = build(config)
+    which = "best" if generation is None else generation
+    return config, experiment, read_policy(folder, which, experiment.state)
+
+
 @pinned()
 def evaluate_run(
     folder: Path,
     *,
     episodes: int,
+    generation: Which | None = None,
     task: str | None = None,
     options: TaskOptions | None = None,
     seed: int = 0,
 ) -> RunScore:
-    """Evaluates the newest checkpoint of a run, with and without threshold, on the same resets.
+    """Evaluates what a run has learned, with and without threshold, on the same resets.
 
     Args:
         folder: run folder.
         episodes: number of episodes to play with each.
+        generation: see ``learned``; the policy of an evaluation is played with threshold alone.
         task: another task, of the same sizes and kind of actions.
         options: options of the task, over those of the run.
         seed: seed of resets and distractors.
 
     Raises:
-        ValueError: if the run or its checkpoint does not read, or the task does not fit.
+        ValueError: if the run or its policy does not read, or the task does not fit.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    config, experiment = restore(folder)
+    config, experiment, at = learned(folder, generation)
     played_on = experiment.task
     if task is not None or options:
         own = config.task_options if task in (None, config.task) else {}
@@ -203,23 +234,23 @@ def evaluate_run(
         seed=stream(seed, Stream.FINAL),
         num_envs=config.num_envs,
     )
-    state = experiment.state
 
     def played(params: Params) -> Score:
-        evaluation = play(0, params, state.moments)
+        evaluation = play(0, params, at.moments)
         return score(evaluation.fitness, evaluation.steps)
 
-    sparse, sparsity = projected(experiment, state)
     try:
-        return RunScore(
+        found = RunScore(
             task=played_on.name,
-            generation=int(state.generation),
-            thresholded=played(sparse),
-            thresholded_sparsity=float(sparsity),
-            center=played(state.params),
-            center_sparsity=float(sparsity_of(mask_of(state.optimizer, state.params))),
-            reading=reading(config, experiment.task, experiment.policy, sparse),
+            generation=at.generation,
+            thresholded=played(at.params),
+            thresholded_sparsity=at.sparsity,
+            reading=reading(config, experiment.task, experiment.policy, at.params),
         )
+        if (state := at.state) is None:
+            return found
+        sparsity = float(sparsity_of(mask_of(state.optimizer, state.params)))
+        return found._replace(center=played(state.params), center_sparsity=sparsity)
     finally:
         close()
 

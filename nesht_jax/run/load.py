@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from nesht_jax.report.reading import Reading
 from nesht_jax.run.config import Config
-from nesht_jax.run.evaluate import projected, restore
+from nesht_jax.run.evaluate import learned
+from nesht_jax.run.policies import Which
 from nesht_jax.run.reading import reading
 from nesht_jax.types import Moments, Params, Policy, Task, replicate
 
@@ -51,13 +52,16 @@ class TrainedPolicy:
         return np.asarray(self._apply(jnp.asarray(observation, jnp.float32)))
 
 
-def load(folder: str | Path) -> TrainedPolicy:
-    """Loads the policy of a run folder at its newest checkpoint.
+def load(folder: str | Path, generation: Which | None = None) -> TrainedPolicy:
+    """Loads the policy of a run folder.
+
+    Args:
+        folder: run folder.
+        generation: generation of an evaluation, or ``"best"``: that whose mean return was highest.
+            None: the newest checkpoint or, of a run without one, the best evaluation.
 
     Raises:
-        ValueError: if the run or its checkpoint does not read.
+        ValueError: if the run does not read, or keeps no such policy.
     """
-    config, experiment = restore(Path(folder))
-    params, _ = projected(experiment, experiment.state)
-    moments = experiment.state.moments
-    return TrainedPolicy(config, experiment.task, experiment.policy, params, moments)
+    config, experiment, at = learned(Path(folder), generation)
+    return TrainedPolicy(config, experiment.task, experiment.policy, at.params, at.moments)

@@ -15,6 +15,7 @@ from nesht_jax.envs.tasks import make_stage
 from nesht_jax.policy.normalize import running_scale
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.load import TrainedPolicy, load
+from nesht_jax.run.policies import Which
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -57,11 +58,14 @@ class Film(NamedTuple):
 
 
 @pinned()
-def film(folder: Path, *, seed: int = 0, steps: int | None = None) -> Film:
-    """Films one episode of the newest policy of a run, as sparse as its method makes it.
+def film(
+    folder: Path, *, generation: Which | None = None, seed: int = 0, steps: int | None = None
+) -> Film:
+    """Films one episode of what a run has learned, as sparse as its method makes it.
 
     Args:
         folder: run folder.
+        generation: see ``load``.
         seed: seed of reset and distractors.
         steps: steps after which the film ends, if the episode goes on for so long; by default as
             many as fill ``LONGEST_FILM``.
@@ -71,7 +75,7 @@ def film(folder: Path, *, seed: int = 0, steps: int | None = None) -> Film:
     """
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    policy = load(folder)
+    policy = load(folder, generation)
     horizon = policy.config.evaluation.horizon or policy.task.horizon
     stage, played = make_stage(replace(policy.task, horizon=horizon), seed=seed)
     with closing(stage):

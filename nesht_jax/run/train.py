@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
 
+import jax
 from rich.console import Console
 
 from nesht_jax.es.nes import State
@@ -34,6 +36,7 @@ from nesht_jax.run.generations import (
     make_run_generations,
 )
 from nesht_jax.run.interrupt import Stop, stop_signals
+from nesht_jax.run.policies import Learned, Policies
 from nesht_jax.run.provenance import Sitting
 from nesht_jax.run.reading import reading
 from nesht_jax.run.record import Display, Metrics
@@ -91,6 +94,7 @@ class Run:
     ) -> None:
         self._config, self._experiment = config, experiment
         self._run_generations, self._close = run_generations, close
+        self._projected = jax.jit(partial(projected, experiment))
 
     @pinned()
     def go(self, console: Console) -> Result:
@@ -107,11 +111,12 @@ class Run:
             sitting = Sitting(folder, generation=int(state.generation))
             metrics = Metrics(folder, generation=int(state.generation))
             stack.callback(metrics.close)
+            policies = Policies(folder, generation=int(state.generation))
             by_steps = config.generations is None
             total = config.step_limit if by_steps else config.generations
             display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
-                state, done = self._loop(state, checkpoints, metrics, display, stop)
+                state, done = self._loop(state, checkpoints, metrics, policies, display, stop)
             sitting.end(generation=int(state.generation))
         params, _ = projected(self._experiment, state)
         reads = reading(config, self._experiment.task, self._experiment.policy, params)
@@ -124,6 +129,7 @@ class Run:
         state: State,
         checkpoints: Checkpoints,
         metrics: Metrics,
+        policies: Policies,
         display: Display,
         stop: Stop,
     ) -> tuple[State, bool]:
@@ -136,7 +142,9 @@ class Run:
         calls = 1
         while number <= config.last_generation and left > 0 and not stop.asked:
             to_checkpoint = 1 + -number % config.checkpoint_every
-            end = min(config.last_generation, number + min(calls, to_checkpoint) - 1)
+            to_evaluation = 1 + -number % config.evaluation.every
+            last = number + min(calls, to_checkpoint, to_evaluation) - 1
+            end = min(config.last_generation, last)
             budget = int(min(left, MOST_STEPS))
             started = time.monotonic()
             state, rows = self._run_generations(state, range(number, end + 1), budget)
@@ -145,12 +153,18 @@ class Run:
             for row in rows:
                 metrics.append(row._replace(seconds=seconds))
                 display.update(metrics.rows[-1])
+            if (evaluation := rows[-1].evaluation) is not None:
+                policies.append(self._learned(state), mean=evaluation.mean)
             end, left = rows[-1].generation, left - sum(row.steps for row in rows)
             if end and end % config.checkpoint_every == 0:
                 checkpoints.save(state)
             number = end + 1
         checkpoints.save(state)
         return state, number > config.last_generation or left <= 0
+
+    def _learned(self, state: State) -> Learned:
+        params, sparsity = self._projected(state)
+        return Learned(int(state.generation), float(sparsity), params, state.moments)
 
 
 @pinned()

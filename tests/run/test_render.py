@@ -33,7 +33,7 @@ class FakeStage:
     seconds = 0.1
 
     def __init__(self, task, seed):
-        self.size, self.closed = task.num_features, False
+        self.size, self.closed, self.actions = task.num_features, False, []
 
     def reset(self):
         self.number = 0
@@ -41,6 +41,7 @@ class FakeStage:
 
     def step(self, action):
         assert action.shape == (1,)
+        self.actions.append(float(action[0]))
         self.number += 1
         return np.full(self.size, self.number, np.float32), 1.0, self.number == 3
 
@@ -69,6 +70,13 @@ def test_a_film_of_an_episode(staged, probe_run):
     assert len(made.pictures) == 4 and staged[0].closed
     height, width, _ = made.pictures[0].shape
     assert height % 16 == width % 16 == 0 and width > 480
+
+
+def test_a_film_of_the_generation_that_is_asked_for(staged, probe_run):
+    for generation in (0, 12, None):
+        film(probe_run.folder, generation=generation)
+    first, last, newest = (stage.actions for stage in staged)
+    assert first != last == newest
 
 
 def test_a_film_that_ends_before_the_episode(staged, probe_run):

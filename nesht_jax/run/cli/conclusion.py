@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nesht_jax.report.human import human_normalized
 from nesht_jax.report.reading import Reading
-from nesht_jax.report.rows import EvaluationRow
+from nesht_jax.report.rows import EvaluationRow, best_evaluation, evaluations
 from nesht_jax.run.config import Config
 from nesht_jax.run.train import Result
 from nesht_jax.types import is_phantom
@@ -39,12 +39,15 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     steps = sum(row.steps for row in result.rows)
     title = f"{escape(config.task)} after {generation} generations, {steps:,} steps"
     table = Table(title=title, show_header=False)
-    evaluations = [row.evaluation for row in result.rows if row.evaluation is not None]
-    if evaluations:
+    evaluated = list(evaluations(result.rows).items())
+    best = best_evaluation(result.rows)
+    if evaluated:
         paths = jax.tree_util.tree_flatten_with_path(result.state.params)[0]
         weights = sum(leaf.size for path, leaf in paths if not is_phantom(path))
-        for what, value in _learned(config, evaluations[-1], weights):
+        for what, value in _learned(config, evaluated[-1][1], weights):
             table.add_row(what, escape(value))
+    if best is not None and best != evaluated[-1]:
+        table.add_row("best evaluation", f"{best[1].mean:.1f} at generation {best[0]}")
     if result.reading is not None:
         table.add_row("policy", result.reading.verdict())
     for what, name in FILES.items():
@@ -59,6 +62,8 @@ def conclude(console: Console, config: Config, result: Result) -> None:
         if count:
             _say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
     _say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
+    if best is not None and best != evaluated[-1]:
+        _say(console, "Evaluate what it was at its best evaluation: add --generation best")
     limit = config.step_limit
     more = f"--generations {2 * generation}"
     if limit is not None and steps >= limit:

@@ -1,4 +1,4 @@
-"""Play many episodes with the newest checkpoint of a run, with and without threshold."""
+"""Play many episodes with what a run has learned, with and without threshold."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nesht_jax.report.human import human_normalized
 from nesht_jax.report.rows import finite
 from nesht_jax.run.cli.machine import keep_compilations
-from nesht_jax.run.cli.options import refuse_unknown
+from nesht_jax.run.cli.options import add_generation, refuse_unknown
 from nesht_jax.run.names import resolve_task
 from nesht_jax.run.yaml import parse, read_config
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht eval`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
+    add_generation(parser)
     parser.add_argument("--episodes", type=int, default=100, help="number of episodes [100]")
     parser.add_argument("--task", help="another task of the same sizes, as envpool/Hopper-v5")
     parser.add_argument(
@@ -52,6 +53,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
         scores = evaluate_run(
             Path(given.run),
             episodes=given.episodes,
+            generation=given.generation,
             task=task,
             options=options,
             seed=given.seed,
@@ -62,9 +64,10 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
 
 
 def _print_json(scores: "RunScore") -> int:
-    parts = ("thresholded", "center")
-    plain = scores._asdict() | {part: getattr(scores, part)._asdict() for part in parts}
-    reads = plain.pop("reading")
+    center = scores.center and scores.center._asdict()
+    plain = scores._asdict() | {"thresholded": scores.thresholded._asdict(), "center": center}
+    del plain["reading"]
+    reads = scores.reading
     if reads is not None:
         plain |= {"policy": reads.verdict(), "law": reads.law()}
     print(json.dumps(finite(plain), allow_nan=False))
@@ -88,12 +91,12 @@ def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
     table = Table()
     for heading in ("", "return", "std error", "95 % interval", "sparsity", "length"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for name, score, sparsity in (
-        ("with threshold", scores.thresholded, scores.thresholded_sparsity),
-        ("without threshold", scores.center, scores.center_sparsity),
-    ):
+    played = {"with": (scores.thresholded, scores.thresholded_sparsity)}
+    if scores.center is not None and scores.center_sparsity is not None:
+        played["without"] = scores.center, scores.center_sparsity
+    for name, (score, sparsity) in played.items():
         table.add_row(
-            name,
+            f"{name} threshold",
             f"{score.mean:.1f}",
             f"{score.standard_error:.1f}",
             f"{score.low:.1f} … {score.high:.1f}",
@@ -101,7 +104,7 @@ def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
             f"{score.steps:.0f}",
         )
     console.print(table)
-    for name, score in (("with", scores.thresholded), ("without", scores.center)):
+    for name, (score, _) in played.items():
         if score.failed:
             console.print(
                 f"{score.failed} episodes {name} threshold failed, shown or paid what is not finite"
@@ -109,9 +112,10 @@ def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
     if scores.reading is not None:
         console.print(f"The policy {scores.reading.verdict()}.", soft_wrap=True, highlight=False)
     print_law(console, scores.reading)
-    both = [human_normalized(scores.task, s.mean) for s in (scores.thresholded, scores.center)]
-    if None not in both:
-        console.print(
-            "human-normalized: {:.3f} with threshold, {:.3f} without".format(*both), soft_wrap=True
-        )
+    normalized = {name: human_normalized(scores.task, s.mean) for name, (s, _) in played.items()}
+    told = [
+        f"{value:.3f} {name} threshold" for name, value in normalized.items() if value is not None
+    ]
+    if told:
+        console.print(f"human-normalized: {', '.join(told)}", soft_wrap=True)
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nesht_jax.run.cli.machine import keep_compilations
-from nesht_jax.run.cli.options import refuse_unknown
+from nesht_jax.run.cli.options import add_generation, refuse_unknown
 from nesht_jax.run.yaml import read_config
 
 FORMATS = ("numpy", "c", "onnx", "jax")
@@ -15,6 +15,7 @@ FORMATS = ("numpy", "c", "onnx", "jax")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht export`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
+    add_generation(parser)
     parser.add_argument(
         "--to",
         choices=FORMATS,
@@ -40,7 +41,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     from nesht_jax.run.load import load
     from nesht_jax.run.plain import largest_difference, plain
 
-    policy = load(folder)
+    policy = load(folder, given.generation)
     made = plain(policy)
     name, write = WRITERS[given.to]
     out = given.out or folder / name

@@ -50,6 +50,23 @@ def given_settings(given: argparse.Namespace) -> Plain:
     return settings
 
 
+def add_generation(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says which policy of a run is meant."""
+    parser.add_argument(
+        "--generation",
+        type=_which,
+        metavar="N",
+        help="policy of the evaluation after generation N, or of the best one: `--generation best` "
+        "[the newest checkpoint]",
+    )
+
+
+def _which(text: str) -> int | str:
+    if text == "best" or text.isdecimal():
+        return text if text == "best" else int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number, or best, got {text!r}")
+
+
 def refuse_unknown(leftover: list[str], parser: argparse.ArgumentParser | None = None) -> None:
     """Raises for what a parser did not know.
 

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nesht_jax.run.cli.machine import keep_compilations
-from nesht_jax.run.cli.options import refuse_unknown
+from nesht_jax.run.cli.options import add_generation, refuse_unknown
 from nesht_jax.run.yaml import read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht render`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
+    add_generation(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="film, as .webp, .gif or .mp4 [RUN/film.webp]"
     )
@@ -29,7 +30,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     from nesht_jax.run.render import check_format, film, write_film
 
     check_format(out)
-    made = film(Path(given.run), seed=given.seed, steps=given.steps)
+    made = film(Path(given.run), generation=given.generation, seed=given.seed, steps=given.steps)
 
     def work() -> int:
         write_film(made, out)

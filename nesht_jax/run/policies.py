@@ -1,0 +1,173 @@
+"""What a run had learned at each of its evaluations, in ``policies.npz`` of its folder.
+
+The file holds plain arrays, stacked along the evaluations: their ``generation``, mean ``return``
+and ``sparsity``, the params as they were played under ``params/``, the moments that policies read
+under ``moments/``.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nesht_jax.es.nes import State
+from nesht_jax.types import Moments, Params, is_phantom
+
+NAME = "policies.npz"
+
+MOST_BYTES = 2**24
+"""Bytes of a file: of larger policies the oldest go, but for the best."""
+
+Which = int | Literal["best"]
+"""Generation of an evaluation; or that whose mean return was highest, the last of equals."""
+
+
+class Learned(NamedTuple):
+    """What a run had learned after some generation.
+
+    Attributes:
+        generation: number of the generation.
+        sparsity: fraction of weights that do not live.
+        params: params as sparse as the method makes them.
+        moments: running moments of observations; None where the policy uses none.
+        state: checkpoint that all this is of; None of an evaluation.
+    """
+
+    generation: int
+    sparsity: float
+    params: Params
+    moments: Moments | None
+    state: State | None = None
+
+
+class Policies:
+    """Writes the policies of a run, the whole file at each evaluation.
+
+    Args:
+        folder: run folder; what its file holds of later generations, which a resumed run makes
+            again, goes.
+        generation: generation that the run goes on from.
+    """
+
+    def __init__(self, folder: Path, *, generation: int) -> None:
+        self._path = folder / NAME
+        self._kept: list[dict[str, np.ndarray]] = []
+        if generation and self._path.is_file():
+            arrays = read_arrays(folder)
+            for i in np.flatnonzero(arrays["generation"] <= generation):
+                self._kept.append({name: stack[i] for name, stack in arrays.items()})
+
+    def append(self, learned: Learned, *, mean: float | None) -> None:
+        """Adds a policy; a kill in the middle leaves the file as it was.
+
+        Args:
+            learned: policy of an evaluation.
+            mean: mean return of the evaluation; None if all of its episodes failed.
+        """
+        arrays = {
+            "generation": np.asarray(learned.generation, np.int64),
+            "return": np.asarray(np.nan if mean is None else mean, np.float64),
+            "sparsity": np.asarray(learned.sparsity, np.float32),
+            **_named("params", learned.params),
+            **_named("moments", learned.moments),
+        }
+        self._kept.append(arrays)
+        size = sum(array.nbytes for array in arrays.values())
+        while len(self._kept) > 2 and size * len(self._kept) > MOST_BYTES:
+            best = best_of(np.array([kept["return"] for kept in self._kept]))
+            del self._kept[0 if best else 1]
+        beside = self._path.with_name(f".{NAME}.{os.getpid()}")
+        with beside.open("wb") as file:
+            stacked = {name: np.stack([kept[name] for kept in self._kept]) for name in arrays}
+            np.savez(file, **stacked)  # pyright: ignore[reportArgumentType]
+        os.replace(beside, self._path)
+
+
+def best_of(returns: np.ndarray) -> int:
+    """Finds the highest return, the last of equals; the last evaluation if all failed."""
+    backward = np.where(np.isnan(returns), -np.inf, returns)[::-1]
+    return len(returns) - 1 - int(np.argmax(backward))
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Reads the whole file of a run.
+
+    Raises:
+        ValueError: if there is none, or it does not read.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {NAME}: its policies at evaluations were not kept")
+    try:
+        # opened here, as NumPy leaves a damaged file open
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        lengths = {len(array) for array in arrays.values()}
+        if (
+            len(lengths) != 1
+            or 0 in lengths
+            or not {"generation", "return", "sparsity"} <= set(arrays)
+        ):
+            raise ValueError("its arrays do not fit together")
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return arrays
+
+
+def read_policy(folder: Path, which: Which, like: State) -> Learned:
+    """Reads one policy of a run.
+
+    Args:
+        folder: run folder.
+        which: which evaluation.
+        like: some state of the run, which gives structure and shapes.
+
+    Raises:
+        ValueError: if the file does not read, has no such evaluation, or holds other shapes.
+    """
+    arrays = read_arrays(folder)
+    generations = arrays["generation"]
+    place = best_of(arrays["return"])
+    if which != "best":
+        found = np.flatnonzero(generations == which)
+        if not found.size:
+            near = sorted(generations.tolist(), key=lambda g: abs(g - which))[:3]
+            told = ", ".join(str(g) for g in sorted(near))
+            raise ValueError(
+                f"{folder} keeps no policy of generation {which}: the nearest that it has are "
+                f"{told}; the best is {generations[place]}"
+            )
+        place = int(found[0])
+    one = {name: stack[place] for name, stack in arrays.items()}
+    params = _filled("params", like.params, one, folder)
+    moments = None if like.moments is None else _filled("moments", like.moments, one, folder)
+    return Learned(int(one["generation"]), float(one["sparsity"]), params, moments)
+
+
+def _named(kind: str, tree: Any) -> dict[str, np.ndarray]:
+    """The leaves of a pytree by name, phantoms left out."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    told = [(path, leaf) for path, leaf in paths if not is_phantom(path)]
+    return {_name(kind, path): np.asarray(leaf) for path, leaf in told}
+
+
+def _filled(kind: str, like: Any, arrays: dict[str, Any], folder: Path) -> Any:
+    """A pytree like ``like`` with the arrays of these names; phantoms are as they are there."""
+
+    def leaf(path: Any, old: Any) -> Any:
+        if is_phantom(path):
+            return old
+        found = arrays.get(_name(kind, path))
+        if found is None or found.shape != np.shape(old) or found.dtype != np.asarray(old).dtype:
+            raise ValueError(f"{folder / NAME} holds another policy: {_name(kind, path)} differs")
+        return jnp.asarray(found)
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+def _name(kind: str, path: Any) -> str:
+    return f"{kind}/{jax.tree_util.keystr(path, simple=True, separator='/')}"
