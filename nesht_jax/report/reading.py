@@ -5,6 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+MOST_IN_LAW = 12
+"""Inputs of a law that one can read."""
+
 
 class Reading(NamedTuple):
     """The first layer of a policy, with names.
@@ -49,6 +52,11 @@ class Reading(NamedTuple):
         if not distractors:
             return told
         return f"{told} and {np.sum(distractors)} of {np.size(distractors)} irrelevant inputs"
+
+    @property
+    def has_short_law(self) -> bool:
+        """Whether ``law`` is something to look at: of a linear policy that reads few inputs."""
+        return bool(self.formulas) and int(self.read.sum()) <= MOST_IN_LAW
 
     def law(self) -> list[str]:
         """Writes a linear policy as formulas, one a motor, the strongest sensor first."""

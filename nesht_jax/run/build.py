@@ -43,6 +43,7 @@ class Stream(IntEnum):
     EVALUATION = 1
     REFERENCES = 2
     FINAL = 3
+    REPORT = 4
 
 
 def stream(seed: int, which: Stream) -> int:

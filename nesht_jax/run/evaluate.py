@@ -80,6 +80,12 @@ class CenterEvaluation(NamedTuple):
     segment_norms: Float[Array, " segments"]
 
 
+def evaluation_task(config: Config, task: Task) -> Task:
+    """Gives the task with the horizon of evaluations."""
+    horizon = config.evaluation.horizon
+    return task if horizon is None else dataclasses.replace(task, horizon=horizon)
+
+
 def make_evaluate_center(
     config: Config, experiment: Experiment
 ) -> tuple[Callable[[State], CenterEvaluation], Callable[[], None]]:
@@ -87,9 +93,7 @@ def make_evaluate_center(
 
     Each evaluation is a function of the config and the state alone.
     """
-    task = experiment.task
-    if config.evaluation.horizon is not None:
-        task = dataclasses.replace(task, horizon=config.evaluation.horizon)
+    task = evaluation_task(config, experiment.task)
     play, close = make_play(
         task,
         experiment.policy,
@@ -225,8 +229,7 @@ def evaluate_run(
             options=own | (options or {}),
         )
         check_fits(experiment.task, played_on, folder)
-    if config.evaluation.horizon is not None:
-        played_on = dataclasses.replace(played_on, horizon=config.evaluation.horizon)
+    played_on = evaluation_task(config, played_on)
     play, close = make_play(
         played_on,
         experiment.policy,

@@ -5,6 +5,7 @@ and ``sparsity``, the params as they were played under ``params/``, the moments 
 under ``moments/``.
 """
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -80,10 +81,9 @@ class Policies:
         while len(self._kept) > 2 and size * len(self._kept) > MOST_BYTES:
             best = best_of(np.array([kept["return"] for kept in self._kept]))
             del self._kept[0 if best else 1]
-        beside = self._path.with_name(f".{NAME}.{os.getpid()}")
-        with beside.open("wb") as file:
-            stacked = {name: np.stack([kept[name] for kept in self._kept]) for name in arrays}
-            np.savez(file, **stacked)  # pyright: ignore[reportArgumentType]
+        beside = self._path.with_name(f".{os.getpid()}.{NAME}")
+        stacked = {name: np.stack([kept[name] for kept in self._kept]) for name in arrays}
+        np.savez(beside, **stacked)  # pyright: ignore[reportArgumentType]
         os.replace(beside, self._path)
 
 
@@ -103,8 +103,8 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"{folder} has no {NAME}: its policies at evaluations were not kept")
     try:
-        # opened here, as NumPy leaves a damaged file open
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        # not by name, as NumPy leaves a damaged file open
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         lengths = {len(array) for array in arrays.values()}
         if (

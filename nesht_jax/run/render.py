@@ -3,7 +3,6 @@
 import importlib.util
 import subprocess
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nesht_jax.envs.tasks import make_stage
 from nesht_jax.policy.normalize import running_scale
 from nesht_jax.run.ambient import pinned
+from nesht_jax.run.evaluate import evaluation_task
 from nesht_jax.run.load import TrainedPolicy, load
 from nesht_jax.run.policies import Which
 
@@ -76,8 +76,7 @@ def film(
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     policy = load(folder, generation)
-    horizon = policy.config.evaluation.horizon or policy.task.horizon
-    stage, played = make_stage(replace(policy.task, horizon=horizon), seed=seed)
+    stage, played = make_stage(evaluation_task(policy.config, policy.task), seed=seed)
     with closing(stage):
         every = max(1, round(1 / (RATE * stage.seconds)))
         last = steps or round(LONGEST_FILM / stage.seconds)

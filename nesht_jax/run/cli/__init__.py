@@ -1,4 +1,4 @@
-"""The command line: ``nesht train | eval | render | export | envs | bench``.
+"""The command line: ``nesht train | eval | report | render | export | envs | bench``.
 
 Each command is one module here with two functions: ``add_arguments`` says what it takes, and
 ``prepare`` reads that and returns what then does the work. Errors of the first are errors of the
@@ -20,6 +20,7 @@ from nesht_jax.envs.catalog import nearest
 COMMANDS = {
     "train": "train a policy, or go on with a run",
     "eval": "evaluate what a run has learned",
+    "report": "write a page of a run, or of several",
     "render": "film what a run has learned",
     "export": "write what a run has learned as NumPy or C",
     "envs": "list or search the tasks",

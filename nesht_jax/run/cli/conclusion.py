@@ -22,9 +22,6 @@ FILES = {
     "metrics": "metrics.jsonl",
 }
 
-MOST_IN_LAW = 12
-"""Inputs of a policy whose formulas are printed."""
-
 
 def conclude(console: Console, config: Config, result: Result) -> None:
     """Prints the last evaluation and the files of a run, or how to go on with it."""
@@ -73,7 +70,7 @@ def conclude(console: Console, config: Config, result: Result) -> None:
 
 def print_law(console: Console, reading: Reading | None) -> None:
     """Prints the formulas of a linear policy that reads few inputs; nothing of any other."""
-    if reading is None or not reading.formulas or reading.read.sum() > MOST_IN_LAW:
+    if reading is None or not reading.has_short_law:
         return
     for line in reading.law():
         _say(console, line)

@@ -1,0 +1,181 @@
+"""What the page of a run tells, gathered from its folder and measured by playing its policy."""
+
+import json
+import shlex
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from nesht_jax.report.page import Pruned, Run, film_uri
+from nesht_jax.report.rows import Row, evaluations, read_rows
+from nesht_jax.report.statistics import score
+from nesht_jax.run.ambient import pinned
+from nesht_jax.run.build import Experiment, Stream, stream
+from nesht_jax.run.config import Config
+from nesht_jax.run.evaluate import evaluation_task, learned, make_play
+from nesht_jax.run.fields import leaves
+from nesht_jax.run.policies import NAME as POLICIES
+from nesht_jax.run.policies import Learned, Which, read_arrays
+from nesht_jax.run.provenance import read_sittings
+from nesht_jax.run.reading import reading
+from nesht_jax.run.render import FORMATS
+from nesht_jax.run.yaml import read_config
+from nesht_jax.sparse.projection import make_projection
+from nesht_jax.types import Params, is_phantom
+
+MOST_POINTS = 12
+"""Numbers of weights, or inputs, that a policy is played with."""
+
+
+@pinned()
+def gather(folder: Path, *, generation: Which | None = None, episodes: int | None = 20) -> Run:
+    """Gathers all that a page tells of one run.
+
+    Args:
+        folder: run folder.
+        generation: see ``load``.
+        episodes: episodes to play at each number of weights, from the same resets; None: its policy
+            is not played.
+
+    Raises:
+        ValueError: if the run or its policy does not read, or was never evaluated.
+    """
+    config, log = read_config(folder), folder / "metrics.jsonl"
+    rows = read_rows(log) if log.is_file() else []
+    if not evaluations(rows):
+        raise ValueError(f"{folder} has no evaluation yet: there is nothing to report")
+    config, experiment, at = learned(folder, generation)
+    reads = reading(config, experiment.task, experiment.policy, at.params)
+    films = [path for ending in FORMATS if (path := folder / f"film{ending}").is_file()]
+    settings = {name: _plain(value) for name, value in _settings(config).items()}
+    default = _settings(Config(task=config.task))
+    changed = [name for name, value in _settings(config).items() if value != default[name]]
+    return Run(
+        name=folder.resolve().name,
+        task=config.task,
+        generation=at.generation,
+        rows=rows,
+        settings=settings,
+        changed=changed,
+        command=_command(config.task, {name: settings[name] for name in changed}, rows),
+        made=_made(folder),
+        reading=reads,
+        pruned=[] if episodes is None else pruned(config, experiment, at, episodes=episodes),
+        unit="inputs" if by_rows(config) else "weights",
+        kernels={} if reads is None else _kernels(folder, experiment.policy.layers[0].kernel),
+        film=film_uri(films[0]) if films else "",
+    )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    names = [name for name in leaves(Config) if name not in ("task", "out")]
+    return {name: attrgetter(name)(config) for name in names}
+
+
+def _plain(value: Any) -> str:
+    """A setting as the command line takes it."""
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _command(task: str, changed: dict[str, str], rows: list[Row]) -> str:
+    """The command that trains the same run."""
+    limits = {"generations": str(rows[-1].generation)}
+    options = {name: value for name, value in changed.items() if name != "steps"} | limits
+    given = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return shlex.join(["nesht", "train", task, *given])
+
+
+def _made(folder: Path) -> str:
+    sittings = read_sittings(folder)
+    if not sittings:
+        return "Where and when it was trained is not known."
+    last = sittings[-1]
+    versions = ", ".join(f"{name} {number}" for name, number in last.get("versions", {}).items())
+    commit = f", commit {last['commit']}" if last.get("commit") else ""
+    return (
+        f"Trained in {len(sittings)} sitting{'s' * (len(sittings) > 1)} until "
+        f"{last.get('end') or last.get('begin')} on {last.get('device')} ({last.get('cores')} "
+        f"cores), Python {last.get('python')}: {versions}{commit}."
+    )
+
+
+def by_rows(config: Config) -> bool:
+    """Whether a run keeps or zeroes whole inputs."""
+    return config.sparsity.cuts and config.sparsity.unit == "row"
+
+
+def pruned(config: Config, experiment: Experiment, at: Learned, *, episodes: int) -> list[Pruned]:
+    """Plays a policy with its k largest weights, or inputs, for some k up to all that live.
+
+    Args:
+        config: config of the run, whose sparsity tells whether inputs are counted.
+        experiment: task and policy of the run.
+        at: policy that is pruned.
+        episodes: episodes for each k, from the same resets.
+    """
+    play, close = make_play(
+        evaluation_task(config, experiment.task),
+        experiment.policy,
+        episodes=episodes,
+        seed=stream(config.seed, Stream.REPORT),
+        num_envs=config.num_envs,
+    )
+    keep_largest, living = _pruning(config, experiment, at.params)
+    first = experiment.policy.layers[0] if experiment.policy.layers else None
+    points = []
+    try:
+        for k in points_of(living):
+            params = keep_largest(k)
+            played = play(0, params, at.moments)
+            kernel = None if first is None or first.kind != "dense" else leaf(params, first.kernel)
+            points.append(Pruned(k, score(played.fitness, played.steps), kernel))
+    finally:
+        close()
+    return points
+
+
+def _pruning(
+    config: Config, experiment: Experiment, params: Params
+) -> tuple[Callable[[int], Params], int]:
+    """What keeps the k largest units of a policy, and how many live."""
+    first = experiment.policy.layers[0].kernel if by_rows(config) else None
+
+    def group(path: tuple[str, ...]) -> str | None:
+        return "all" if first in (None, "/".join(path)) else None
+
+    def keep_largest(k: int) -> Params:
+        return make_projection(keep=k, unit="row" if first else "weight", scope=group)(params)
+
+    if first is not None:
+        return keep_largest, int(leaf(params, first).any(1).sum())
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return keep_largest, sum(int((x != 0).sum()) for path, x in paths if not is_phantom(path))
+
+
+def points_of(living: int) -> list[int]:
+    """Numbers up to ``living``: all of few, else about evenly spaced in their logarithm."""
+    if living <= MOST_POINTS:
+        return list(range(1, max(living, 1) + 1))
+    return sorted({int(k) for k in np.geomspace(1, living, MOST_POINTS).round()})
+
+
+def leaf(params: Params, name: str) -> Float[np.ndarray, "..."]:
+    """The leaf of params whose path, joined by "/", is ``name``."""
+    for path, array in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if jax.tree_util.keystr(path, simple=True, separator="/") == name:
+            return np.asarray(array)
+    raise KeyError(name)
+
+
+def _kernels(folder: Path, name: str) -> dict[int, Float[np.ndarray, "inputs outputs"]]:
+    """The first kernel at every evaluation that is kept."""
+    if not (folder / POLICIES).is_file():
+        return {}
+    arrays = read_arrays(folder)
+    stack = arrays.get(f"params/{name}", ())
+    return dict(zip(arrays["generation"].tolist(), stack, strict=False))

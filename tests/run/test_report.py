@@ -1,0 +1,131 @@
+"""What the page of a run tells, against the run."""
+
+import shlex
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from nesht_jax import hard_threshold, load, train
+from nesht_jax.report.rows import evaluations
+from nesht_jax.run import report
+from nesht_jax.run.cli import Parser, main
+from nesht_jax.run.cli.options import add_config_options, given_settings
+from nesht_jax.run.cli.train import read_command
+from nesht_jax.run.config import SparsityConfig
+from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.policies import read_arrays
+from nesht_jax.run.report import gather, points_of
+from nesht_jax.run.yaml import read_config
+
+
+@pytest.fixture(scope="module")
+def told(probe_run):
+    return gather(probe_run.folder, episodes=30)
+
+
+def test_the_command_trains_the_same_run(told, probe_run):
+    nesht, command, task, *options = shlex.split(told.command)
+    assert (nesht, command, task) == ("nesht", "train", "probe/linear")
+    parser = Parser()
+    add_config_options(parser)
+    config, _ = read_command([task], given_settings(parser.parse_args(options)))
+    assert config.digest == read_config(probe_run.folder).digest
+    assert config.generations == 12
+
+
+def test_changed_are_the_settings_that_are_not_the_defaults(told):
+    assert "algorithm.sigma" in told.changed and told.settings["algorithm.sigma"] == "0.1"
+    assert "policy.activation" not in told.changed
+    assert told.settings["sparsity.exempt_bias"] == "false"
+
+
+def test_the_last_point_is_the_policy_itself(told, probe_run):
+    policy = load(probe_run.folder)
+    last = told.pruned[-1]
+    np.testing.assert_array_equal(last.kernel, policy.params["layer0"]["kernel"])
+    assert last.k == sum(int((x != 0).sum()) for x in jax.tree.leaves(_read(policy.params)))
+    elsewhere = evaluate_run(probe_run.folder, episodes=200).thresholded
+    assert last.score.low - 3 < elsewhere.mean < last.score.high + 3
+    assert told.unit == "weights" and told.generation == 12
+
+
+def _read(params):
+    return {name: layer for name, layer in params.items() if name != "phantom"}
+
+
+def test_each_point_keeps_the_largest_weights(told, probe_run):
+    params = _read(load(probe_run.folder).params)
+    for point in told.pruned:
+        kept = hard_threshold(params, point.k)["layer0"]["kernel"]
+        np.testing.assert_array_equal(point.kernel, kept)
+    means = [point.score.mean for point in told.pruned]
+    assert means[-1] > means[0]
+
+
+def test_inputs_are_counted_where_inputs_are_selected(probe, quiet):
+    sparsity = SparsityConfig(unit="row", keep=5, every=4)
+    folder = train(replace(probe, sparsity=sparsity), console=quiet).folder
+    told = gather(folder, episodes=5)
+    assert (told.unit, [point.k for point in told.pruned]) == ("inputs", [1, 2, 3, 4, 5])
+    for point in told.pruned:
+        assert point.kernel is not None and point.kernel.any(1).sum() == point.k
+
+
+def test_the_weights_are_those_of_the_evaluations(told, probe_run):
+    arrays = read_arrays(probe_run.folder)
+    assert list(told.kernels) == list(evaluations(probe_run.rows))
+    np.testing.assert_array_equal(
+        np.stack(list(told.kernels.values())), arrays["params/layer0/kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("living", "points"),
+    [(0, [1]), (1, [1]), (12, list(range(1, 13))), (200, [1, 2, 3, 4, 7, 11, 18, 29, 47, 76, 124])],
+)
+def test_points_are_all_of_few_and_spread_over_many(living, points):
+    found = points_of(living)
+    assert found == points + [200] * (living == 200)
+    assert len(found) <= report.MOST_POINTS
+
+
+def test_the_command_writes_a_page(probe_run, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["report", str(probe_run.folder), "--out", str(page), "--episodes", "3"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert (
+        out[-2].startswith("After ") and out[-1] == f"{page}: {page.stat().st_size / 1024:.0f} KiB"
+    )
+    assert out[-2] in page.read_text(encoding="utf-8")
+
+
+def test_a_film_of_the_run_is_in_its_page(probe, quiet):
+    folder = train(replace(probe, generations=4), console=quiet).folder
+    assert gather(folder, episodes=2).film == ""
+    (folder / "film.webp").write_bytes(b"moving")
+    assert gather(folder, episodes=2).film == "data:image/webp;base64,bW92aW5n"
+
+
+def test_several_runs_are_compared(probe_run, probe, quiet, tmp_path, capsys):
+    other = train(replace(probe, seed=1), console=quiet).folder
+    page = tmp_path / "page.html"
+    assert main(["report", str(probe_run.folder), str(other), "--out", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "Which did better" in text and "How few" not in text
+
+
+def test_bad_input_is_one_sentence(probe_run, probe, quiet, tmp_path, capsys):
+    def complaint(*words):
+        assert main(["report", *map(str, words)]) == 2
+        return capsys.readouterr().err
+
+    assert complaint(tmp_path / "none") == f"nesht: there is no run folder {tmp_path / 'none'}\n"
+    assert "at least 2" in complaint(probe_run.folder, "--episodes", "1")
+    assert "unknown option 'episode'; did you mean episodes" in complaint(
+        probe_run.folder, "--episode", "1"
+    )
+    folder = train(replace(probe, generations=4), console=quiet).folder
+    (folder / "metrics.jsonl").unlink()
+    assert "no evaluation yet" in complaint(folder)
