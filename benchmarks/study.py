@@ -32,6 +32,14 @@ METHODS = {
     "nes": ["select", "nes"],
     "weight_decay": ["select", "nes", {"optimizer": {"weight_decay": 20.0}}],
     "select": ["select"],
+    "select_slowly": [
+        "select",
+        {
+            "sparsity": {"begin": 10, "every": "distractors"},
+            "horizon_growth": 1.3,
+            "horizon_growth_every": 150,
+        },
+    ],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
     "rows": ["select", {"sparsity": {"rule": "top_k", "keep": "true inputs"}}],
     "rows_dense": [
@@ -88,6 +96,8 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     own = functools.reduce(merge, changes, {"evaluation": {"every": 20}})
     if own.get("sparsity", {}).get("keep") == "true inputs":
         own = merge(own, {"sparsity": {"keep": make_task(task).observation_size}})
+    if own.get("sparsity", {}).get("every") == "distractors":
+        own = merge(own, {"sparsity": {"every": max(10, distractors)}})
     given = own | {"distractors": distractors, "steps": steps, "generations": None}
     config, _ = read_command([task, *words], given)
     return config

@@ -166,12 +166,19 @@ class Evaluation(NamedTuple):
 class Evaluate(Protocol):
     """Plays the episodes of every member of a population.
 
-    The suite behind it owns horizon, resets, termination and the average over episodes; ``es`` owns
-    everything about params. ``key`` is consumed whole: give each generation its own.
+    The suite behind it owns resets, termination and the average over episodes; ``es`` owns
+    everything about params. ``key`` is consumed whole: give each generation its own. ``horizon`` is
+    the number of steps after which this call cuts its episodes, where the task does not do so
+    sooner; a function of one's own may leave it out, if nobody asks for it.
     """
 
     def __call__(
-        self, key: Key[Array, ""], population: Population, moments: Moments | None
+        self,
+        key: Key[Array, ""],
+        population: Population,
+        moments: Moments | None,
+        *,
+        horizon: Int[Array, ""] | None = None,
     ) -> Evaluation: ...
 
 

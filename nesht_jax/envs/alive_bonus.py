@@ -1,7 +1,7 @@
 """Fitness without the bonus that a task pays for being alive: it teaches a body to stand still."""
 
 import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.types import Evaluate, Evaluation, HostEvaluate, Moments, Population
 
@@ -20,8 +20,14 @@ def without_alive_bonus(evaluate: Evaluate, bonus: float) -> Evaluate:
     if isinstance(evaluate, HostEvaluate):
         return _HostEvaluateWithoutBonus(evaluate, bonus)
 
-    def without(key: Key[Array, ""], population: Population, moments: Moments | None) -> Evaluation:
-        return _lowered(evaluate(key, population, moments), bonus)
+    def without(
+        key: Key[Array, ""],
+        population: Population,
+        moments: Moments | None,
+        *,
+        horizon: Int[Array, ""] | None = None,
+    ) -> Evaluation:
+        return _lowered(evaluate(key, population, moments, horizon=horizon), bonus)
 
     return without
 
@@ -32,9 +38,14 @@ class _HostEvaluateWithoutBonus:
         self.seek, self.close = evaluate.seek, evaluate.close
 
     def __call__(
-        self, key: Key[Array, ""], population: Population, moments: Moments | None
+        self,
+        key: Key[Array, ""],
+        population: Population,
+        moments: Moments | None,
+        *,
+        horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
-        return _lowered(self._evaluate(key, population, moments), self._bonus)
+        return _lowered(self._evaluate(key, population, moments, horizon=horizon), self._bonus)
 
 
 @jax.jit

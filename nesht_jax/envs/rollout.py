@@ -106,13 +106,17 @@ def make_pure_evaluate(
         return Episode(number, random_bits, state, observation, steps, returns, ended)
 
     def evaluate(
-        key: Key[Array, ""], population: Population, moments: Moments | None
+        key: Key[Array, ""],
+        population: Population,
+        moments: Moments | None,
+        *,
+        horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
         population = policy.prepare(population)
         numbers = jnp.arange(total, dtype=jnp.int32)
         played = play(
             jax.vmap(begin, (None, 0))(key, numbers),
-            lambda episode, drawn: step(episode, population.assemble(drawn), moments),
+            lambda episode, drawn: step(episode, population.assemble(drawn), moments, horizon),
             make_assign_members(
                 population.draw, num_members=num_members, episodes_per_member=episodes_per_member
             ),
@@ -132,32 +136,37 @@ def make_pure_evaluate(
 
 def make_step(
     task: Task, policy: Policy, *, action_noise: float
-) -> Callable[[Episode, Params, Moments | None], tuple[Episode, Float[Array, " features"]]]:
-    """Makes one step of one episode: ``(episode, params, moments) -> (episode, what was seen)``.
+) -> Callable[..., tuple[Episode, Float[Array, " features"]]]:
+    """Makes one step of one episode: ``(episode, params, moments, horizon) -> (episode, what was
+    seen)``. The horizon cuts it where the task does not do so sooner; None: the task alone does.
 
     An episode fails, and ends with a return of NaN, where it shows the policy what is not finite,
     a step that does not count, or where its reward is not finite.
     """
-    act, horizon = make_act(task, policy, action_noise=action_noise), task.horizon
-    if horizon is None:
+    act, own_horizon = make_act(task, policy, action_noise=action_noise), task.horizon
+    if own_horizon is None:
         raise ValueError(f"{task.name} has no time limit of its own: set horizon")
     # jitted, so that the loops around it do not trace a simulator again and again
     simulate = jax.jit(task.simulator.step)
 
     def step(
-        episode: Episode, params: Params, moments: Moments | None
+        episode: Episode,
+        params: Params,
+        moments: Moments | None,
+        horizon: Int[Array, ""] | None = None,
     ) -> tuple[Episode, Float[Array, " features"]]:
         seen, action = act(params, moments, episode.observation, episode.random_bits, episode.steps)
         after = simulate(episode.state, action)
         shown = jnp.isfinite(episode.observation).all()
         failed = ~shown | ~jnp.isfinite(after.reward)
         steps = episode.steps + shown.astype(jnp.int32)
+        last = own_horizon if horizon is None else jnp.minimum(horizon, own_horizon)
         moved = episode._replace(
             state=after.state,
             observation=after.observation,
             steps=steps,
             returns=jnp.where(failed, jnp.nan, episode.returns + after.reward),
-            ended=after.terminated | (steps >= horizon) | failed,
+            ended=after.terminated | (steps >= last) | failed,
         )
         return moved, seen
 

@@ -232,16 +232,26 @@ def generation_keys(state: State) -> tuple[Key[Array, ""], Key[Array, ""]]:
 
 
 def make_generation(
-    algorithm: Algorithm, evaluate: Evaluate
+    algorithm: Algorithm,
+    evaluate: Evaluate,
+    *,
+    horizon: Callable[[Int[Array, ""]], Int[Array, ""]] | None = None,
 ) -> Callable[[State], tuple[State, Info]]:
     """Makes one generation, ``state -> (state, info)``.
 
     Pure if ``evaluate`` is: then a training run is ``jax.lax.scan`` over it.
+
+    Args:
+        algorithm: what improves the params.
+        evaluate: what plays the population.
+        horizon: schedule from the generation, counted from 0, to the steps after which its episodes
+            are cut; None: as the task says.
     """
 
     def generation(state: State) -> tuple[State, Info]:
         _, key = generation_keys(state)
-        evaluation = evaluate(key, algorithm.population(state), state.moments)
+        cut = {} if horizon is None else {"horizon": horizon(state.generation)}
+        evaluation = evaluate(key, algorithm.population(state), state.moments, **cut)
         state, info = algorithm.tell(state, evaluation.fitness, observed=evaluation.observed)
         steps, simulated = evaluation.steps.sum(), evaluation.simulated_steps
         return state, info._replace(steps=steps, simulated_steps=simulated)

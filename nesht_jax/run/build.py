@@ -63,6 +63,7 @@ class Experiment(NamedTuple):
         projects: generation -> whether its center is projected to be played: not before the first
             thresholding, nor after the last.
         state: state before the first generation.
+        horizon: generation -> steps after which its episodes are cut; None: as the task says.
     """
 
     task: Task
@@ -71,6 +72,7 @@ class Experiment(NamedTuple):
     projection: Projection | None
     projects: Callable[[Int[Array, ""]], Bool[Array, ""]]
     state: State
+    horizon: Callable[[Int[Array, ""]], Int[Array, ""]] | None = None
 
 
 def build(config: Config) -> Experiment:
@@ -101,7 +103,15 @@ def build(config: Config) -> Experiment:
     )
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
-    return Experiment(task, policy, algorithm, projection, _between_cuts(config.sparsity), state)
+    return Experiment(
+        task,
+        policy,
+        algorithm,
+        projection,
+        _between_cuts(config.sparsity),
+        state,
+        horizon_schedule(config, task),
+    )
 
 
 def _between_cuts(chosen: SparsityConfig) -> Callable[[Int[Array, ""]], Bool[Array, ""]]:
@@ -124,14 +134,32 @@ def _with_phantoms(key: Key[Array, ""], params: Params, policy: Policy) -> Param
 
 
 def build_task(config: Config) -> Task:
-    """Makes the task of a config."""
+    """Makes the task of a config; where the horizon grows, with the longest."""
+    grows = config.horizon_growth > 1
     return make_task(
         config.task,
         distractors=config.distractors,
         distractor_kind=config.distractor_kind,
-        horizon=config.horizon,
+        horizon=config.evaluation.horizon if grows else config.horizon,
         options=config.task_options,
     )
+
+
+def horizon_schedule(
+    config: Config, task: Task
+) -> Callable[[Int[Array, ""]], Int[Array, ""]] | None:
+    """Makes the horizon as a function of the generation, counted from 0; None where it is fixed."""
+    first, longest = config.horizon, task.horizon
+    if config.horizon_growth == 1 or first is None or longest is None:
+        return None
+
+    def horizon(generation: Int[Array, ""]) -> Int[Array, ""]:
+        grown = first * jnp.float32(config.horizon_growth) ** (
+            generation // config.horizon_growth_every
+        )
+        return jnp.minimum(jnp.round(grown), longest).astype(jnp.int32)
+
+    return horizon
 
 
 def build_shaping(config: Config) -> shaping.Shaping:

@@ -291,6 +291,9 @@ class Config(Section):
             deviation 10; "slow", N(0, 1) that change within 20 steps; "marginal", each a value of
             its true twin in random play; "replayed", observations of other episodes.
         horizon: steps after which an episode is cut; the task's own if null.
+        horizon_growth: factor by which the horizon of training grows every horizon_growth_every
+            generations, up to that of evaluations or, if that is null, the task's own.
+        horizon_growth_every: generations from one horizon to the next.
         num_envs: environments stepped at once, in every suite but envpool; null: the suite's own
             choice.
         algorithm: the evolution strategy.
@@ -311,6 +314,8 @@ class Config(Section):
     distractors: int = 0
     distractor_kind: Literal["normal", "scaled", "slow", "marginal", "replayed"] = "normal"
     horizon: int | None = None
+    horizon_growth: float = 1.0
+    horizon_growth_every: int = 100
     num_envs: int | None = None
     algorithm: AlgorithmConfig = AlgorithmConfig()
     sparsity: SparsityConfig = SparsityConfig()
@@ -324,7 +329,11 @@ class Config(Section):
     out: str | None = None
 
     def _check(self) -> None:
-        self._whole(1, "horizon", "num_envs", "generations", "checkpoint_every")
+        self._whole(1, "horizon", "horizon_growth_every", "num_envs", "generations")
+        self._whole(1, "checkpoint_every")
+        self._finite(1.0, "horizon_growth")
+        if self.horizon_growth > 1 and self.horizon is None:
+            raise ValueError("horizon_growth needs horizon, the steps of the first episodes")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         self._whole(0, "distractors", "seed")

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nesht_jax.envs.suite import TaskOptions
-from nesht_jax.envs.tasks import make_evaluate, make_task
+from nesht_jax.envs.tasks import make_evaluate
 from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.statistics import Score, score
 from nesht_jax.run.ambient import pinned
-from nesht_jax.run.build import Experiment, Stream, build, stream
+from nesht_jax.run.build import Experiment, Stream, build, build_task, stream
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
 from nesht_jax.run.policies import NAME as POLICIES
@@ -221,13 +221,10 @@ def evaluate_run(
     played_on = experiment.task
     if task is not None or options:
         own = config.task_options if task in (None, config.task) else {}
-        played_on = make_task(
-            task or config.task,
-            distractors=config.distractors,
-            distractor_kind=config.distractor_kind,
-            horizon=config.horizon,
-            options=own | (options or {}),
+        other = dataclasses.replace(
+            config, task=task or config.task, task_options=own | (options or {})
         )
+        played_on = build_task(other)
         check_fits(experiment.task, played_on, folder)
     played_on = evaluation_task(config, played_on)
     play, close = make_play(

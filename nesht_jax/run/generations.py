@@ -49,7 +49,7 @@ def make_run_generations(
     """
     if isinstance(evaluate, HostEvaluate):
         return _on_host(experiment, evaluate, evaluate_center, due)
-    generation = make_generation(experiment.algorithm, evaluate)
+    generation = make_generation(experiment.algorithm, evaluate, horizon=experiment.horizon)
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def several(
@@ -101,7 +101,7 @@ def _on_host(
     due: Callable[[int], bool],
 ) -> RunGenerations:
     algorithm = experiment.algorithm._replace(tell=jax.jit(experiment.algorithm.tell))
-    generation = make_generation(algorithm, evaluate)
+    generation = make_generation(algorithm, evaluate, horizon=experiment.horizon)
 
     def run_generations(state: State, numbers: range, budget: int) -> tuple[State, list[Row]]:
         rows = []

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from nesht_jax.envs.tasks import make_task
 from nesht_jax.es.clipup import clipup
 from nesht_jax.es.shaping import best_directions, standardize
 from nesht_jax.run.build import (
@@ -169,6 +170,14 @@ def test_a_whole_number_may_be_written_with_an_exponent():
         ),
         (lambda: Config(task="a/b", distractors=-1), "distractors must be at least 0, got -1"),
         (lambda: Config(task="a/b", horizon=0), "horizon must be at least 1, got 0"),
+        (
+            lambda: Config(task="a/b", horizon=9, horizon_growth=0.5),
+            "horizon_growth must be finite and at least 1, got 0.5",
+        ),
+        (
+            lambda: Config(task="a/b", horizon_growth=1.5),
+            "horizon_growth needs horizon, the steps of the first episodes",
+        ),
         (lambda: Config(task=3), "task must be text, got 3"),
         (lambda: OptimizerConfig(learning_rate=float("nan")), "learning_rate must be positive"),
         (lambda: PolicyConfig(hidden=(4, 0)), "a width must be at least 1, got 0"),
@@ -329,6 +338,17 @@ def test_clipup_is_an_optimizer_whose_steps_have_one_length():
         step = jax.tree.map(jax.numpy.subtract, after.params, state.params)
         lengths.append(float(optax.tree.norm(step)))
     np.testing.assert_allclose(lengths, 0.3, rtol=1e-4)
+
+
+def test_the_horizon_grows_up_to_that_of_evaluations():
+    grows = {"horizon": 100, "horizon_growth": 1.3, "horizon_growth_every": 50}
+    made = experiment(**grows, evaluation=EvaluationConfig(horizon=200))
+    assert made.horizon is not None and made.task.horizon == 200
+    found = [int(made.horizon(jax.numpy.int32(g))) for g in (0, 49, 50, 100, 149, 150, 1000, 10**9)]
+    assert found == [100, 100, 130, 169, 169, 200, 200, 200]
+    assert experiment(horizon=100).horizon is None
+    own = experiment(task="probe/countdown", **grows)
+    assert own.horizon is not None and own.task.horizon == make_task("probe/countdown").horizon
 
 
 def test_sigma_decays_as_published():

@@ -71,6 +71,8 @@ def test_learns_the_probe(probe_run):
 def _tasks():
     """What differs from a small common config, by suite."""
     yield pytest.param({"task": "probe/countdown"}, id="probe")
+    growing = {"horizon": 2, "horizon_growth": 1.5, "horizon_growth_every": 2}
+    yield pytest.param({"task": "probe/countdown", **growing}, id="growing horizon")
     noisy = {"algorithm": AlgorithmConfig(num_members=8, action_noise=0.1)}
     yield pytest.param({"task": "envpool/Hopper-v5", **noisy}, id="envpool", marks=pytest.mark.slow)
     seen = PolicyConfig(

@@ -97,7 +97,12 @@ class EnvpoolEvaluate:
     # what float32 cannot hold becomes inf there, which ends its episode
     @np.errstate(over="ignore", invalid="ignore")
     def __call__(
-        self, key: Key[Array, ""], population: Population, moments: Moments | None
+        self,
+        key: Key[Array, ""],
+        population: Population,
+        moments: Moments | None,
+        *,
+        horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
         """Plays every episode, stepping only those that live.
 
@@ -108,11 +113,12 @@ class EnvpoolEvaluate:
         self._stale = True
         self._calls += 1
         population = self._policy.prepare(population)
+        last = None if horizon is None else int(horizon)
         returns, steps = np.zeros(self._shape), np.zeros(self._shape, np.int32)
         observed, most = [], self._most(population)
         for first in range(0, len(self._halves[0]), most):
             batches = [
-                self._begin(half, episodes[first : first + most], key, population, moments)
+                self._begin(half, episodes[first : first + most], key, population, moments, last)
                 for half, episodes in enumerate(self._halves)
                 if first < len(episodes)
             ]
@@ -143,6 +149,7 @@ class EnvpoolEvaluate:
         key: Key[Array, ""],
         population: Population,
         moments: Moments | None,
+        horizon: int | None,
     ) -> HalfBatch:
         vector = self._vectors[half]
         entropy = [*np.asarray(jax.random.key_data(key)).tolist(), int(episodes[0])]
@@ -151,6 +158,7 @@ class EnvpoolEvaluate:
         batch = HalfBatch(
             self._task,
             vector,
+            horizon=horizon,
             act=functools.partial(self._act, population.assemble, moments),
             drawn=_draw(population, episodes // self._shape[1]),
             observed=Moments.empty(num_features) if self._policy.uses_moments else None,

@@ -1,5 +1,6 @@
 """Half of the episodes that envpool plays, while the policy acts for the other half."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ class HalfBatch:
     Args:
         task: task of all episodes.
         vector: pool that plays them; all that is random in them is drawn from its stream.
+        horizon: steps after which they are cut, if the pool does not do so sooner; None: it does.
         act: (drawn, shown, action normals, moments so far, rows that count) -> actions, NaN of
             episodes that have failed, and moments.
         drawn: what the member of each episode has of its own.
@@ -42,6 +44,7 @@ class HalfBatch:
         task: Task,
         vector: EnvpoolVector,
         *,
+        horizon: int | None,
         act: Callable[..., tuple[Array, Moments | None]],
         drawn: Any,
         observed: Moments | None,
@@ -50,6 +53,7 @@ class HalfBatch:
     ) -> None:
         self._simulator: Simulator = task.simulator
         self._vector, self._act, self._drawn = vector, act, drawn
+        self._horizon = math.inf if horizon is None else horizon
         self._action_normals, self.observed = action_normals, observed
         size = len(action_normals)
         self._shown = np.zeros((size, task.num_features), self._simulator.dtype)
@@ -68,7 +72,7 @@ class HalfBatch:
         shown, reward, terminated, truncated = self._vector.recv()
         self.returns[self.living] += reward
         self.steps[self.living] += 1
-        alive = ~(terminated | truncated)
+        alive = ~(terminated | truncated | (self._step >= self._horizon))
         paid = np.isfinite(reward)
         if not paid.all():
             self.returns[self.living[~paid]] = np.nan

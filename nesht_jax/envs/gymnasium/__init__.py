@@ -6,6 +6,7 @@ the order in which a batch of another size is summed. An environment that draws 
 state in place of its seed depends on the key and on the number of environments.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -77,7 +78,12 @@ class GymnasiumEvaluate:
         self._simulator.close()
 
     def __call__(
-        self, key: Key[Array, ""], population: Population, moments: Moments | None
+        self,
+        key: Key[Array, ""],
+        population: Population,
+        moments: Moments | None,
+        *,
+        horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
         """Plays every episode once.
 
@@ -86,20 +92,23 @@ class GymnasiumEvaluate:
         """
         entropy = np.asarray(jax.random.key_data(key)).tolist()
         (seed,) = np.random.SeedSequence(entropy, spawn_key=(2,)).generate_state(1)
+        task = self._task
+        if horizon is not None and task.horizon is not None:
+            task = dataclasses.replace(task, horizon=min(int(horizon), task.horizon))
         try:
             with seeded_globals(int(seed)):
-                return self._play(entropy, self._policy.prepare(population), moments)
+                return self._play(task, entropy, self._policy.prepare(population), moments)
         except BaseException:
             # processes that wait for each other are not asked to end
             self._simulator.close(terminate=True)
             raise
 
     def _play(
-        self, entropy: list[int], population: Population, moments: Moments | None
+        self, task: Task, entropy: list[int], population: Population, moments: Moments | None
     ) -> Evaluation:
         batch = EpisodeBatch(
-            self._task,
-            GymnasiumVector(self._task, self._simulator.shared(self._num_envs), self._num_envs),
+            task,
+            GymnasiumVector(task, self._simulator.shared(self._num_envs), self._num_envs),
             entropy=entropy,
             streams=self._streams,
             num_normals=self._num_normals,
