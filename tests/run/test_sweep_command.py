@@ -6,15 +6,19 @@ import os
 import shlex
 import signal
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from nesht_jax.report.rows import read_rows
 from nesht_jax.report.statistics import bootstrap_interval
+from nesht_jax.report.sweeps import SweptRun, combinations
 from nesht_jax.run import load
 from nesht_jax.run.cli import main
 from nesht_jax.run.cli.grid import read_grid, split_values
+from nesht_jax.run.cli.sweep import _print
 from nesht_jax.run.record import Display
 from nesht_jax.run.yaml import make_config, read_config
 
@@ -262,3 +266,18 @@ def test_more_values_and_generations_are_added(capsys, tmp_path):
     assert [row["distractors"] for row in table(tmp_path)] == ["0", "1"]
     assert {row["steps"] for row in table(tmp_path)} == {"320"}
     assert "distractors" not in capsys.readouterr().out.split("run 1 of 2")[0]
+
+
+def test_a_table_that_is_wider_than_the_terminal_keeps_its_numbers_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    runs = [
+        SweptRun(
+            {"optimizer.learning_rate": rate, "task": "gymnax/CartPole-v1"}, seed, "", [], None
+        )
+        for rate in (0.0015625, 0.003125)
+        for seed in (0, 1)
+    ]
+    _print(combinations(runs), Path("sweeps/mine"), "two tasks", Console())
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    cells = ["gymnax/CartPole-v1", "none", "none", "none", "0"]
+    assert ["0.0015625", *cells] in lines and ["0.003125", *cells] in lines

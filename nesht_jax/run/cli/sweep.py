@@ -40,6 +40,9 @@ from nesht_jax.run.yaml import write
 if TYPE_CHECKING:
     from rich.console import Console
 
+MOST_COLUMNS = 1000
+"""Width of a table that is not folded, however narrow the terminal: numbers stay whole."""
+
 FILES = {"table": "sweep.csv", "picture": "sweep.png"}
 
 
@@ -141,12 +144,12 @@ def _print(found: list[Combination], folder: Path, title: str, console: "Console
     headings = list(dict.fromkeys(heading for line in lines for heading in line))
     table = Table(title=escape(title), box=SIMPLE_HEAD)
     for heading in headings:
-        if heading in found[0].values:
-            table.add_column(escape(heading.replace(".", ".\n")), overflow="fold")
-        else:
-            table.add_column(heading, justify="right", no_wrap=True)
+        justify = "left" if heading in found[0].values else "right"
+        table.add_column(escape(heading.replace(".", ".\n")), justify=justify, no_wrap=True)
     for line in lines:
         table.add_row(*(escape(line.get(heading, "")) for heading in headings))
+    wide = console.options.update(max_width=MOST_COLUMNS)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
     console.print(table)
     for what, name in FILES.items():
         say(console, f"{what}: {folder / name}")
