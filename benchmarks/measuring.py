@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 
 from nesht_jax.envs.host import cores
-from nesht_jax.run.cli.options import add_config_options, given_settings
+from nesht_jax.run.cli.options import add_settings, given_settings
 from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 
@@ -77,8 +77,7 @@ def parse_with_settings(
     parser.epilog = "The options of `nesht train` are taken as well."
     own, rest = parser.parse_known_args()
     others = argparse.ArgumentParser(parser.prog, add_help=False, allow_abbrev=False)
-    others.add_argument("settings", nargs="*")
-    add_config_options(others)
+    add_settings(others)
     given, unknown = others.parse_known_intermixed_args(rest)
     if unknown:
         parser.error(f"unknown option {unknown[0]}")

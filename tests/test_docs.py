@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nesht_jax.run import cli
+from nesht_jax.run.cli.grid import read_grid
 from nesht_jax.run.cli.options import given_settings, refuse_unknown
 from nesht_jax.run.cli.train import read_command
 
@@ -28,7 +29,7 @@ COMMANDS = sorted(
         found.strip()
         for path in PAGES
         for found in re.findall(
-            r"(?:^|`)nesht ((?:train|eval|render|export|envs|bench)\b[^#`\n]*)",
+            r"(?:^|`)nesht ((?:train|sweep|eval|render|export|envs|bench)\b[^#`\n]*)",
             path.read_text(encoding="utf-8"),
             re.MULTILINE,
         )
@@ -51,6 +52,8 @@ def test_commands_are_understood(command, monkeypatch):
     refuse_unknown(leftover)
     if name == "train" and given.resume is None:
         read_command(given.settings, given_settings(given))
+    if name == "sweep":
+        read_grid(given)
     if name == "envs":
         assert callable(module.prepare(parser, argv))
 

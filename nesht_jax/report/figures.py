@@ -1,4 +1,4 @@
-"""The pictures of a run: how it learned, and which sensors its policy reads."""
+"""The pictures of a run, how it learned and which sensors its policy reads; and of a sweep."""
 
 from pathlib import Path
 
@@ -11,12 +11,19 @@ from matplotlib.ticker import MaxNLocator
 
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row
+from nesht_jax.report.sweeps import Combination, in_words
 
 MOST_SENSORS = 32
 """Sensors in a picture."""
 
 MOST_NAMED = 20
 """Motors whose weights are written as numbers."""
+
+LARGEST_LINEAR_RATIO = 20
+"""Largest over smallest value of an axis that is not logarithmic."""
+
+MEAN_POINTS = 200
+"""Points of a mean learning curve."""
 
 
 def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
@@ -115,6 +122,72 @@ def segment_picture(norms: list[float], path: Path, *, title: str) -> None:
         axes.bar(0, 0, color="C7", label="distractors (irrelevant features)")
         axes.legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def sweep_picture(combinations: list[Combination], path: Path, *, title: str) -> None:
+    """Draws what a sweep found.
+
+    Return against value where it varies one option, by numbers; learning curves otherwise.
+    """
+    values = [list(combination.values.values()) for combination in combinations]
+    numbers = all(
+        len(some) == 1 and isinstance(some[0], int | float) and not isinstance(some[0], bool)
+        for some in values
+    )
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    if numbers:
+        _return_by_value(axes, combinations)
+    else:
+        _curves(axes, combinations)
+    axes.set(ylabel="return", title=title)
+    axes.grid(alpha=0.3)
+    if labels := axes.get_legend_handles_labels()[1]:
+        figure.set_figheight(4.2 + 0.17 * len(labels))
+        figure.legend(loc="outside lower left", frameon=False, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _return_by_value(axes: Axes, combinations: list[Combination]) -> None:
+    """Draws the return of each run, and means with their intervals, against the one value."""
+    ordered = sorted(combinations, key=lambda combination: list(combination.values.values()))
+    (name,) = ordered[0].values
+    at = np.array([combination.values[name] for combination in ordered], float)
+    returns = [combination.column("return") for combination in ordered]
+    low, high = np.array([combination.interval() for combination in ordered]).T
+    axes.plot(
+        np.repeat(at, [len(some) for some in returns]),
+        np.concatenate(returns),
+        "o",
+        ms=4,
+        color="C7",
+        alpha=0.6,
+        label="runs",
+    )
+    axes.vlines(at, low, high, color="C0")
+    means = [some.mean() for some in returns]
+    axes.plot(at, means, "o-", color="C0", label="mean of seeds and 95 % interval")
+    axes.set_xlabel(name)
+    if at[0] > 0 and at[-1] > LARGEST_LINEAR_RATIO * at[0]:
+        axes.set_xscale("log")
+
+
+def _curves(axes: Axes, combinations: list[Combination]) -> None:
+    """Draws each run in pale, and the mean over seeds as far as all of them went."""
+    few = len(combinations) <= 10
+    colors = matplotlib.colormaps["tab10" if few else "viridis"]
+    for number, combination in enumerate(combinations):
+        color = colors(number if few else number / (len(combinations) - 1))
+        curves = [run.curve() for run in combination.runs]
+        for steps, returns in curves:
+            axes.plot(steps, returns, lw=0.8, alpha=0.35, color=color)
+        if any(not steps.size for steps, _ in curves):
+            continue
+        end = min(steps[-1] for steps, _ in curves)
+        at = np.linspace(0, end, MEAN_POINTS)
+        mean = np.mean([np.interp(at, *curve) for curve in curves], axis=0)
+        axes.plot(at, mean, lw=1.8, color=color, label=in_words(combination.values))
+    axes.set_xlabel("steps; bold: mean over seeds")
 
 
 def _numbers(values: list[float | None], otherwise: np.ndarray | None = None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A training run: generations, evaluations, checkpoints, until done or asked to stop.
 
-``start`` refuses bad input before anything is written, and makes the run folder; ``Run.go`` trains;
-``train`` is both.
+``prepared`` refuses bad input and writes nothing; ``start`` makes the run folder, too; ``Run.go``
+trains; ``train`` is all of them.
 """
 
 import math
@@ -83,7 +83,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
 
 
 class Run:
-    """A run that is ready to train; made by ``start``."""
+    """A run that is ready to train; made by ``prepared``."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Run:
         close: Callable[[], object],
     ) -> None:
         self._config, self._experiment = config, experiment
-        self._run_generations, self._close = run_generations, close
+        self._run_generations, self.close = run_generations, close
         self._projected = jax.jit(partial(projected, experiment))
 
     @pinned()
@@ -101,7 +101,7 @@ class Run:
         """Trains to the end, or until a signal asks to stop."""
         config, folder = self._config, self._config.folder
         with ExitStack() as stack:
-            stack.callback(self._close)
+            stack.callback(self.close)
             stop = stack.enter_context(stop_signals())
             checkpoints = Checkpoints(folder / "checkpoints", create=True)
             stack.callback(checkpoints.close)
@@ -167,9 +167,23 @@ class Run:
         return Learned(int(state.generation), float(sparsity), params, state.moments)
 
 
-@pinned()
 def start(config: Config, *, resume: bool = False) -> Run:
     """Makes everything a run needs and, if it is new, its folder with its config.
+
+    Raises:
+        ValueError: see ``train``.
+    """
+    run = prepared(config, resume=resume)
+    if resume:  # it may go on for longer
+        write(config.folder / "config.yaml", dump(replace(config, out=None)))
+    else:
+        make_folder(config.folder, config)
+    return run
+
+
+@pinned()
+def prepared(config: Config, *, resume: bool = False) -> Run:
+    """Makes everything a run needs, and leaves its folder as it is.
 
     Raises:
         ValueError: see ``train``.
@@ -194,10 +208,6 @@ def start(config: Config, *, resume: bool = False) -> Run:
             evaluate.close()
 
     run_generations = make_run_generations(experiment, evaluate, evaluate_center, due)
-    if resume:
-        write(folder / "config.yaml", dump(replace(config, out=None)))  # it may go on for longer
-    else:
-        make_folder(folder, config)
     return Run(config, experiment, run_generations, close)
 
 

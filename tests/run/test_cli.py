@@ -266,7 +266,16 @@ SLOW_MODULES = ("jax", "optax", "mujoco", "envpool", "gymnasium", "brax", "matpl
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["train", "--help"], ["envs"], ["train", "Hoper-v5"], ["train", "--lr=1"]]
+    "argv",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["sweep", "--help"],
+        ["envs"],
+        ["train", "Hoper-v5"],
+        ["train", "--lr=1"],
+        ["sweep", "probe/linear", "--seed=1..0", "--out=x"],
+    ],
 )
 def test_help_lists_and_typos_load_nothing_slow(argv):
     """So that they answer at once: JAX takes a second to import, simulators several."""

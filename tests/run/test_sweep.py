@@ -11,7 +11,7 @@ import pytest
 
 from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig, SparsityConfig
 from nesht_jax.run.record import Display
-from nesht_jax.run.sweep import Interrupted, sweep, trained
+from nesht_jax.run.sweep import Interrupted, check, planned, sweep, trained
 from nesht_jax.run.train import train
 
 SPARSE = Config(
@@ -129,3 +129,45 @@ def test_a_folder_that_is_no_run_is_refused(config, quiet):
     (config.folder / "notes").write_text("mine")
     with pytest.raises(ValueError, match="exists"):
         trained(config, console=quiet)
+
+
+@pytest.mark.slow
+def test_a_check_passes_what_sweep_trains_and_writes_nothing(tmp_path, quiet):
+    runs = planned([SPARSE, DENSE], seeds=[0, 1], folder=tmp_path / "sweep")
+    check(runs, tmp_path / "sweep")
+    assert list(tmp_path.iterdir()) == []
+    done = trained(runs[0], console=quiet).folder
+    before = files(done), Path(done, "config.yaml").read_bytes()
+    check(runs, tmp_path / "sweep")
+    assert before == (files(done), Path(done, "config.yaml").read_bytes())
+    assert [run.folder for run in runs] == [
+        result.folder
+        for _, result in sweep(
+            [SPARSE, DENSE], seeds=[0, 1], folder=tmp_path / "sweep", console=quiet
+        )
+    ]
+
+
+@pytest.mark.slow
+def test_a_check_refuses_what_one_run_would_be_refused_for(tmp_path, quiet):
+    longer = replace(SPARSE, generations=6)
+    list(sweep([longer], seeds=[0], folder=tmp_path, console=quiet))
+    with pytest.raises(ValueError, match="has 6 generations, more than 4"):
+        check(planned([SPARSE, DENSE], seeds=[0], folder=tmp_path), tmp_path)
+    with pytest.raises(ValueError, match="runs of other settings, as probe-linear-x1-nesht-seed0"):
+        check(planned([DENSE], seeds=[0], folder=tmp_path), tmp_path)
+    unknown = replace(SPARSE, optimizer=replace(SPARSE.optimizer, name="adm"))
+    with pytest.raises(ValueError, match="there is no optimizer 'adm'"):
+        check(planned([longer, unknown], seeds=[0], folder=tmp_path), tmp_path)
+    (metrics,) = tmp_path.glob("*/metrics.jsonl")
+    metrics.write_text("5\n")
+    with pytest.raises(ValueError, match="is damaged"):
+        check(planned([longer], seeds=[0], folder=tmp_path), tmp_path)
+
+
+def test_a_refused_run_of_more_generations_keeps_its_config(config, quiet):
+    trained(config, console=quiet)
+    before = Path(config.folder, "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match="more than 2"):
+        trained(replace(config, generations=2), console=quiet)
+    assert Path(config.folder, "config.yaml").read_bytes() == before

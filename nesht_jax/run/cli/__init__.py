@@ -1,4 +1,4 @@
-"""The command line: ``nesht train | eval | report | render | export | envs | bench``.
+"""The command line: ``nesht train | sweep | eval | report | render | export | envs | bench``.
 
 Each command is one module here with two functions: ``add_arguments`` says what it takes, and
 ``prepare`` reads that and returns what then does the work. Errors of the first are errors of the
@@ -19,6 +19,7 @@ from nesht_jax.envs.catalog import nearest
 
 COMMANDS = {
     "train": "train a policy, or go on with a run",
+    "sweep": "train a grid of settings and seeds, as a folder of runs",
     "eval": "evaluate what a run has learned",
     "report": "write a page of a run, or of several",
     "render": "film what a run has learned",

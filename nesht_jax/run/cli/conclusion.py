@@ -27,7 +27,7 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     """Prints the last evaluation and the files of a run, or how to go on with it."""
     generation = int(result.state.generation)
     if result.interrupted:
-        _say(
+        say(
             console,
             f"Stopped by {result.interrupted.name} after generation {generation}; "
             f"go on with: nesht train --resume {_quoted(result.folder)}",
@@ -57,15 +57,15 @@ def conclude(console: Console, config: Config, result: Result) -> None:
         ("updates were skipped", sum(row.skipped for row in result.rows)),
     ):
         if count:
-            _say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
-    _say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
+            say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
+    say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
     if best is not None and best != evaluated[-1]:
-        _say(console, "Evaluate what it was at its best evaluation: add --generation best")
+        say(console, "Evaluate what it was at its best evaluation: add --generation best")
     limit = config.step_limit
     more = f"--generations {2 * generation}"
     if limit is not None and steps >= limit:
         more = f"--steps {2 * limit if steps < 2 * limit else 2 * steps}"
-    _say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
+    say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
 
 
 def print_law(console: Console, reading: Reading | None) -> None:
@@ -73,8 +73,8 @@ def print_law(console: Console, reading: Reading | None) -> None:
     if reading is None or not reading.has_short_law:
         return
     for line in reading.law():
-        _say(console, line)
-    _say(console, f"({reading.units})")
+        say(console, line)
+    say(console, f"({reading.units})")
 
 
 def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[str, str]]:
@@ -95,7 +95,8 @@ def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[st
     return told
 
 
-def _say(console: Console, words: str) -> None:
+def say(console: Console, words: str) -> None:
+    """Prints words as they are, however long the line."""
     console.print(words, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""Every field of a config as an option of the command line, with its help, and back."""
+"""Words and options of the command line that make a config, with their help, and back."""
 
 import argparse
 import inspect
@@ -11,13 +11,19 @@ import docstring_parser
 from nesht_jax.envs.catalog import nearest
 from nesht_jax.run.config import Config
 from nesht_jax.run.fields import hints, leaves
+from nesht_jax.run.names import shipped_configs
 from nesht_jax.run.yaml import Plain, merge, parse, unknown
 
-NOT_CONFIG = {"resume", "settings"}
 
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Adds an option for every field of ``Config``, in groups by section."""
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds what makes a config: words, and an option for every field, in groups by section."""
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="TASK | SETTINGS",
+        help="task, YAML file, or settings that come with the package: "
+        + ", ".join(shipped_configs()),
+    )
     groups: dict[type, Any] = {}
     for name, (section, field) in leaves(Config).items():
         if section not in groups:
@@ -41,7 +47,7 @@ def given_settings(given: argparse.Namespace) -> Plain:
     """The options that were given, as a mapping of settings; their values are read as YAML."""
     settings: Plain = {}
     for name, text in vars(given).items():
-        if name in NOT_CONFIG:
+        if name not in leaves(Config):
             continue
         section, field = leaves(Config)[name]
         value = text if _is_text(hints(section)[field], text) else parse(text, f"--{name}")

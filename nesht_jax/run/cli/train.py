@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nesht_jax.run.cli.machine import has_accelerator, keep_compilations
-from nesht_jax.run.cli.options import add_config_options, given_settings, refuse_unknown
+from nesht_jax.run.cli.options import add_settings, given_settings, refuse_unknown
 from nesht_jax.run.config import Config
 from nesht_jax.run.fields import leaves
-from nesht_jax.run.names import find_config, resolve_task, shipped_configs, tuned_config
+from nesht_jax.run.names import find_config, resolve_task, tuned_config
 from nesht_jax.run.yaml import Plain, make_config, merge, read, read_config
 
 
@@ -27,19 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht train`` takes."""
     parser.usage = "nesht train [TASK | SETTINGS ...] [options]\n       nesht train --resume RUN"
     parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="TASK | SETTINGS",
-        help="task, YAML file, or settings that come with the package: "
-        + ", ".join(shipped_configs()),
-    )
-    parser.add_argument(
         "--resume",
         metavar="RUN",
         help="go on with the run in this folder, by its own config; only generations and steps may "
         "change",
     )
-    add_config_options(parser)
+    add_settings(parser)
 
 
 def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
