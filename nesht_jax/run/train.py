@@ -37,6 +37,7 @@ from nesht_jax.run.interrupt import Stop, stop_signals
 from nesht_jax.run.provenance import Sitting
 from nesht_jax.run.reading import reading
 from nesht_jax.run.record import Display, Metrics
+from nesht_jax.run.track import check_installed
 from nesht_jax.run.yaml import dump, write
 from nesht_jax.types import HostEvaluate, Params
 
@@ -105,7 +106,7 @@ class Run:
             # with checkpoint 0 a run that dies before its first evaluation can be resumed
             checkpoints.save(state)
             sitting = Sitting(folder, generation=int(state.generation))
-            metrics = Metrics(folder, generation=int(state.generation))
+            metrics = Metrics(config, generation=int(state.generation))
             stack.callback(metrics.close)
             by_steps = config.generations is None
             total = config.step_limit if by_steps else config.generations
@@ -165,6 +166,8 @@ def start(config: Config, *, resume: bool = False) -> Run:
         raise ValueError(f"there is no run folder {folder}")
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(exists_already(folder))
+    if config.track:
+        check_installed(config.track)
     experiment = build(config)
     if resume:
         experiment = experiment._replace(state=_restored(folder, experiment.state))

@@ -40,7 +40,6 @@ def test_leaves_a_run_folder(probe_run):
         "config.yaml",
         "metrics.jsonl",
         "checkpoints",
-        "tensorboard",
         "learning_curve.png",
         "sensors.png",
         "run.json",
