@@ -15,6 +15,7 @@ from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
 
+import numpy as np
 from rich.console import Console
 
 from nesht_jax.es.nes import State
@@ -44,6 +45,9 @@ from nesht_jax.types import HostEvaluate, Params
 CALL_SECONDS = 0.5
 """A compiled call is lengthened while it takes less: it delays the display and Ctrl-C."""
 
+OnEvaluation = Callable[[Row], object]
+"""What takes the row of each evaluation: ``True`` ends the run there, anything else does not."""
+
 
 class Result(NamedTuple):
     """What a run came to.
@@ -63,7 +67,13 @@ class Result(NamedTuple):
     reading: Reading | None = None
 
 
-def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Result:
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> Result:
     """Trains as the config says, and leaves a run folder.
 
     Args:
@@ -71,13 +81,18 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         resume: whether to go on from the newest checkpoint of ``config.folder``: the result is
             bit-identical to that of an uninterrupted run.
         console: console for progress; standard output if None.
+        on_evaluation: function that is called after each evaluation, that of row 0 included, with
+            the row of its generation, once the row is logged and a checkpoint of that generation is
+            saved: ``load(config.folder)`` is the policy that was evaluated. If it returns True the
+            run ends there, and can be resumed. What it raises goes through: the run can be resumed
+            then, too, and the simulators are closed.
 
     Raises:
         ValueError: in one sentence, before anything is written, if the config is impossible, the
             run folder exists (or does not, for ``resume``), or its checkpoint cannot be read.
         SimulatorError: if the environment itself raises while it is played.
     """
-    return start(config, resume=resume).go(console or Console())
+    return start(config, resume=resume).go(console or Console(), on_evaluation=on_evaluation)
 
 
 class Run:
@@ -94,8 +109,8 @@ class Run:
         self._run_generations, self._close = run_generations, close
 
     @pinned()
-    def go(self, console: Console) -> Result:
-        """Trains to the end, or until a signal asks to stop."""
+    def go(self, console: Console, *, on_evaluation: OnEvaluation | None = None) -> Result:
+        """Trains to the end, or until a signal or the function asks to stop; see ``train``."""
         config, folder = self._config, self._config.folder
         with ExitStack() as stack:
             stack.callback(self._close)
@@ -112,7 +127,7 @@ class Run:
             total = config.step_limit if by_steps else config.generations
             display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
-                state, done = self._loop(state, checkpoints, metrics, display, stop)
+                state, done = self._loop(state, checkpoints, metrics, display, stop, on_evaluation)
             sitting.end(generation=int(state.generation))
         params, _ = projected(self._experiment, state)
         reads = reading(config, self._experiment.task, self._experiment.policy, params)
@@ -127,6 +142,7 @@ class Run:
         metrics: Metrics,
         display: Display,
         stop: Stop,
+        on_evaluation: OnEvaluation | None,
     ) -> tuple[State, bool]:
         """The state at the end, and whether all is done."""
         config = self._config
@@ -134,10 +150,11 @@ class Run:
         generation = int(state.generation)
         # the state alone says where to go on; row 0, the evaluation before training, may be missing
         number = generation + 1 if generation or metrics.rows else 0
+        beats = [config.checkpoint_every] + [config.evaluation.every] * (on_evaluation is not None)
         calls = 1
         while number <= config.last_generation and left > 0 and not stop.asked:
-            to_checkpoint = 1 + -number % config.checkpoint_every
-            end = min(config.last_generation, number + min(calls, to_checkpoint) - 1)
+            most = min(calls, *(1 + -number % beat for beat in beats))
+            end = min(config.last_generation, number + most - 1)
             budget = int(min(left, MOST_STEPS))
             started = time.monotonic()
             state, rows = self._run_generations(state, range(number, end + 1), budget)
@@ -150,8 +167,17 @@ class Run:
             if end and end % config.checkpoint_every == 0:
                 checkpoints.save(state)
             number = end + 1
+            if on_evaluation is not None and rows[-1].evaluation is not None:
+                checkpoints.save(state)
+                if _is_true(on_evaluation(metrics.rows[-1])):
+                    break
         checkpoints.save(state)
         return state, number > config.last_generation or left <= 0
+
+
+def _is_true(told: object) -> bool:
+    """Whether it is True; NumPy's comparisons have a True of their own."""
+    return isinstance(told, bool | np.bool_) and bool(told)
 
 
 @pinned()
