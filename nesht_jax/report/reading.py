@@ -5,6 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+MOST_IN_LAW = 12
+"""Inputs of a policy whose formulas are shown."""
+
 
 class Reading(NamedTuple):
     """The first layer of a policy, with names.
@@ -49,6 +52,12 @@ class Reading(NamedTuple):
         if not distractors:
             return told
         return f"{told} and {np.sum(distractors)} of {np.size(distractors)} irrelevant inputs"
+
+    def short_law(self) -> list[str]:
+        """Writes the law and what its names stand for, if it is short enough to be read."""
+        if not self.formulas or self.read.sum() > MOST_IN_LAW:
+            return []
+        return [*self.law(), f"({self.units})"]
 
     def law(self) -> list[str]:
         """Writes a linear policy as formulas, one a motor, the strongest sensor first."""

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
-from nesht_jax.report import figures
+from nesht_jax.report import figures, notebook
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.run.ambient import pinned
@@ -52,8 +52,11 @@ OnEvaluation = Callable[[Row], object]
 class Result(NamedTuple):
     """What a run came to.
 
+    A notebook shows it as one sentence, the law of the policy and the pictures.
+
     Attributes:
         folder: run folder, where everything lies.
+        config: config of the run.
         state: state after the last generation; ``state.params`` is the center.
         rows: metrics, one row a generation; row 0 is the evaluation before the first.
         interrupted: signal that ended the run early, if one did.
@@ -61,10 +64,20 @@ class Result(NamedTuple):
     """
 
     folder: Path
+    config: Config
     state: State
     rows: list[Row]
     interrupted: Signals | None
     reading: Reading | None = None
+
+    def __repr__(self) -> str:
+        return f"<Result {self.folder}, {self._sentence()}>"
+
+    def _repr_html_(self) -> str:
+        return notebook.fragment(self._sentence(), self.reading, self.folder)
+
+    def _sentence(self) -> str:
+        return notebook.sentence(self.config.task, self.rows, self.reading)
 
 
 def train(
@@ -131,7 +144,8 @@ class Run:
             sitting.end(generation=int(state.generation))
         params, _ = projected(self._experiment, state)
         reads = reading(config, self._experiment.task, self._experiment.policy, params)
-        result = Result(folder, state, metrics.rows, None if done else stop.asked, reads)
+        interrupted = None if done else stop.asked
+        result = Result(folder, config, state, metrics.rows, interrupted, reads)
         _draw(config, self._experiment, result, params)
         return result
 

@@ -314,6 +314,15 @@ def test_what_a_function_raises_goes_through_and_the_run_can_be_resumed(
 # ------------------------------------------------------------------------------------ run folders
 
 
+def test_a_result_is_one_sentence_and_in_a_notebook_a_page(probe_run):
+    told = repr(probe_run)
+    assert told.startswith(f"<Result {probe_run.folder}, probe/linear: return ") and len(told) < 300
+    assert str(probe_run) == told and "30,720 steps; reads " in told
+    page = probe_run._repr_html_()
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "<pre>action 0 = " in page and page.startswith("<div><p>probe/linear: return ")
+
+
 def test_an_existing_folder_is_refused_and_not_touched(probe, tmp_path, quiet):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.txt").write_text("precious")

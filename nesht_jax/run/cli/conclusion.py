@@ -22,9 +22,6 @@ FILES = {
     "metrics": "metrics.jsonl",
 }
 
-MOST_IN_LAW = 12
-"""Inputs of a policy whose formulas are printed."""
-
 
 def conclude(console: Console, config: Config, result: Result) -> None:
     """Prints the last evaluation and the files of a run, or how to go on with it."""
@@ -68,11 +65,8 @@ def conclude(console: Console, config: Config, result: Result) -> None:
 
 def print_law(console: Console, reading: Reading | None) -> None:
     """Prints the formulas of a linear policy that reads few inputs; nothing of any other."""
-    if reading is None or not reading.formulas or reading.read.sum() > MOST_IN_LAW:
-        return
-    for line in reading.law():
+    for line in reading.short_law() if reading is not None else []:
         _say(console, line)
-    _say(console, f"({reading.units})")
 
 
 def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[str, str]]:
