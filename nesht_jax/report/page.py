@@ -127,7 +127,6 @@ def _told(run: Run, *, alone: bool) -> dict[str, Any]:
         "pruned": [],
         "history": None,
         "law": [],
-        "units": "",
         "episodes": run.pruned[-1].score.episodes if run.pruned else 0,
     }
     if not alone:
@@ -135,8 +134,7 @@ def _told(run: Run, *, alone: bool) -> dict[str, Any]:
     shown = [] if run.reading is None else shown_inputs(run.reading, run.kernels)
     if run.reading is not None:
         told["table"] = _table(run.reading, shown)
-        told["law"] = run.reading.law() if run.reading.has_short_law else []
-        told["units"] = run.reading.units
+        told["law"] = run.reading.short_law()
         told["history"] = _history(run, shown)
     told["pruned"] = [_point(point, run.reading, shown) for point in run.pruned]
     return told

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 MOST_IN_LAW = 12
-"""Inputs of a law that one can read."""
+"""Inputs of a policy whose formulas are shown."""
 
 
 class Reading(NamedTuple):
@@ -53,10 +53,11 @@ class Reading(NamedTuple):
             return told
         return f"{told} and {np.sum(distractors)} of {np.size(distractors)} irrelevant inputs"
 
-    @property
-    def has_short_law(self) -> bool:
-        """Whether ``law`` is something to look at: of a linear policy that reads few inputs."""
-        return bool(self.formulas) and int(self.read.sum()) <= MOST_IN_LAW
+    def short_law(self) -> list[str]:
+        """Writes the law and what its names stand for, if it is short enough to be read."""
+        if not self.formulas or self.read.sum() > MOST_IN_LAW:
+            return []
+        return [*self.law(), f"({self.units})"]
 
     def law(self) -> list[str]:
         """Writes a linear policy as formulas, one a motor, the strongest sensor first."""

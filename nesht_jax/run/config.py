@@ -13,6 +13,9 @@ from nesht_jax.run.fields import checked
 DEFAULT_STEPS = 1_000_000
 """Useful steps of a run that is told neither steps nor generations: minutes on two cores."""
 
+CHANGEABLE = ("generations", "steps", "track")
+"""Options that a resumed run may change."""
+
 
 class Section:
     """A part of a config; its values are checked by type and rule however it is made.
@@ -306,6 +309,8 @@ class Config(Section):
         generations: updates to do; null: as many as steps allow.
         checkpoint_every: generations between two checkpoints.
         seed: seed of all that is drawn in the run.
+        track: where the metrics are shown while they come: by "tensorboard", "wandb" (Weights &
+            Biases) or "trackio"; null: in metrics.jsonl alone.
         out: run folder; null makes one under runs/, named after the config.
     """
 
@@ -326,6 +331,7 @@ class Config(Section):
     generations: int | None = None
     checkpoint_every: int = 10
     seed: int = 0
+    track: Literal["tensorboard", "wandb", "trackio"] | None = None
     out: str | None = None
 
     def _check(self) -> None:
@@ -366,4 +372,5 @@ class Config(Section):
     def digest(self) -> str:
         """Hexadecimal digest of all that a resumed run may not change."""
         kept = dataclasses.asdict(dataclasses.replace(self, generations=None, steps=None, out=None))
+        del kept["track"]  # as None it would give other names to the folders of earlier versions
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()

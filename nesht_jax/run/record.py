@@ -1,35 +1,33 @@
-"""What a run leaves while it goes: metrics as JSON lines and TensorBoard, and a live display."""
+"""What a run leaves while it goes: metrics as lines of JSON, and a live display."""
 
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from tensorboardX import SummaryWriter
 
 from nesht_jax.report.rows import EvaluationRow, Row, finite, read_rows, to_json
+from nesht_jax.run.config import Config
+from nesht_jax.run.track import Tracker
 
 
 class Metrics:
-    """Appends rows to ``metrics.jsonl`` and to TensorBoard, a line and a flush a generation."""
+    """Appends rows to ``metrics.jsonl``, a flush a generation, and hands them to a tracker."""
 
-    def __init__(self, folder: Path, *, generation: int) -> None:
-        """Opens the files; rows after ``generation``, which a resumed run makes again, go."""
-        path = folder / "metrics.jsonl"
+    def __init__(self, config: Config, *, generation: int) -> None:
+        """Opens both; rows after ``generation``, which a resumed run makes again, go."""
+        path = config.folder / "metrics.jsonl"
         rows = read_rows(path) if path.exists() else []
         self.rows = [row for row in rows if row.generation <= generation]
         kept = path.with_suffix(".kept")
         lines = "".join(to_json(row) + "\n" for row in self.rows)
         kept.write_text(lines, encoding="utf-8")
         os.replace(kept, path)
+        self._tracker = Tracker(config, rows, generation=generation) if config.track else None
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=generation + 1)
 
     def append(self, row: Row) -> None:
         """Writes one row; numbers that are not finite become None."""
@@ -39,13 +37,14 @@ class Metrics:
         self.rows.append(row)
         self._file.write(to_json(row) + "\n")
         self._file.flush()
-        for name, value in _scalars(row):
-            self._board.add_scalar(name, value, row.generation)
+        if self._tracker:
+            self._tracker.append(row)
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes both."""
         self._file.close()
-        self._board.close()
+        if self._tracker:
+            self._tracker.close()
 
 
 class Display:
@@ -142,18 +141,3 @@ class Display:
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f}"
-
-
-def _scalars(row: Row) -> Iterator[tuple[str, float]]:
-    """What TensorBoard shows of a row, by tag."""
-    yield from _flat(row._asdict() | {"evaluation": row.evaluation and row.evaluation._asdict()})
-
-
-def _flat(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in plain.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}/")
-        elif isinstance(value, list):
-            yield from _flat({str(i): part for i, part in enumerate(value)}, f"{prefix}{name}/")
-        elif value is not None:
-            yield prefix + name, value

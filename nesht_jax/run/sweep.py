@@ -9,7 +9,7 @@ from signal import Signals
 from rich.console import Console
 
 from nesht_jax.report.rows import read_rows
-from nesht_jax.run.config import Config
+from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import leaves
 from nesht_jax.run.train import Result, prepared, train
 from nesht_jax.run.yaml import read_config
@@ -126,5 +126,5 @@ def _check_same(saved: Config, asked: Config) -> None:
     if saved.digest == asked.digest:
         return
     changed = [n for n in leaves(Config) if attrgetter(n)(saved) != attrgetter(n)(asked)]
-    names = ", ".join(name for name in changed if name not in ("generations", "steps", "out"))
+    names = ", ".join(name for name in changed if name not in (*CHANGEABLE, "out"))
     raise ValueError(f"run folder {asked.folder} holds a run of other settings: {names}")

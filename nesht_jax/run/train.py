@@ -17,11 +17,12 @@ from signal import Signals
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
-from nesht_jax.report import figures
+from nesht_jax.report import figures, notebook
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.run.ambient import pinned
@@ -40,18 +41,25 @@ from nesht_jax.run.policies import Learned, Policies
 from nesht_jax.run.provenance import Sitting
 from nesht_jax.run.reading import reading
 from nesht_jax.run.record import Display, Metrics
+from nesht_jax.run.track import check_installed
 from nesht_jax.run.yaml import dump, write
 from nesht_jax.types import HostEvaluate, Params
 
 CALL_SECONDS = 0.5
 """A compiled call is lengthened while it takes less: it delays the display and Ctrl-C."""
 
+OnEvaluation = Callable[[Row], object]
+"""What takes the row of each evaluation: ``True`` ends the run there, anything else does not."""
+
 
 class Result(NamedTuple):
     """What a run came to.
 
+    A notebook shows it as one sentence, the law of the policy and the pictures.
+
     Attributes:
         folder: run folder, where everything lies.
+        config: config of the run.
         state: state after the last generation; ``state.params`` is the center.
         rows: metrics, one row a generation; row 0 is the evaluation before the first.
         interrupted: signal that ended the run early, if one did.
@@ -59,13 +67,29 @@ class Result(NamedTuple):
     """
 
     folder: Path
+    config: Config
     state: State
     rows: list[Row]
     interrupted: Signals | None
     reading: Reading | None = None
 
+    def __repr__(self) -> str:
+        return f"<Result {self.folder}, {self._sentence()}>"
 
-def train(config: Config, *, resume: bool = False, console: Console | None = None) -> Result:
+    def _repr_html_(self) -> str:
+        return notebook.fragment(self._sentence(), self.reading, self.folder)
+
+    def _sentence(self) -> str:
+        return notebook.sentence(self.config.task, self.rows, self.reading)
+
+
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> Result:
     """Trains as the config says, and leaves a run folder.
 
     Args:
@@ -73,13 +97,18 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
         resume: whether to go on from the newest checkpoint of ``config.folder``: the result is
             bit-identical to that of an uninterrupted run.
         console: console for progress; standard output if None.
+        on_evaluation: function that is called after each evaluation, that of row 0 included, with
+            the row of its generation, once the row is logged and a checkpoint of that generation is
+            saved: ``load(config.folder)`` is the policy that was evaluated. If it returns True the
+            run ends there, and can be resumed. What it raises goes through: the run can be resumed
+            then, too, and the simulators are closed.
 
     Raises:
         ValueError: in one sentence, before anything is written, if the config is impossible, the
             run folder exists (or does not, for ``resume``), or its checkpoint cannot be read.
         SimulatorError: if the environment itself raises while it is played.
     """
-    return start(config, resume=resume).go(console or Console())
+    return start(config, resume=resume).go(console or Console(), on_evaluation=on_evaluation)
 
 
 class Run:
@@ -97,8 +126,8 @@ class Run:
         self._projected = jax.jit(partial(projected, experiment))
 
     @pinned()
-    def go(self, console: Console) -> Result:
-        """Trains to the end, or until a signal asks to stop."""
+    def go(self, console: Console, *, on_evaluation: OnEvaluation | None = None) -> Result:
+        """Trains to the end, or until a signal or the function asks to stop; see ``train``."""
         config, folder = self._config, self._config.folder
         with ExitStack() as stack:
             stack.callback(self.close)
@@ -109,18 +138,20 @@ class Run:
             # with checkpoint 0 a run that dies before its first evaluation can be resumed
             checkpoints.save(state)
             sitting = Sitting(folder, generation=int(state.generation))
-            metrics = Metrics(folder, generation=int(state.generation))
+            metrics = Metrics(config, generation=int(state.generation))
             stack.callback(metrics.close)
             policies = Policies(folder, generation=int(state.generation))
             by_steps = config.generations is None
             total = config.step_limit if by_steps else config.generations
             display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
-                state, done = self._loop(state, checkpoints, metrics, policies, display, stop)
+                parts = checkpoints, metrics, policies, display, stop
+                state, done = self._loop(state, *parts, on_evaluation)
             sitting.end(generation=int(state.generation))
         params, _ = projected(self._experiment, state)
         reads = reading(config, self._experiment.task, self._experiment.policy, params)
-        result = Result(folder, state, metrics.rows, None if done else stop.asked, reads)
+        interrupted = None if done else stop.asked
+        result = Result(folder, config, state, metrics.rows, interrupted, reads)
         _draw(config, self._experiment, result, params)
         return result
 
@@ -132,6 +163,7 @@ class Run:
         policies: Policies,
         display: Display,
         stop: Stop,
+        on_evaluation: OnEvaluation | None,
     ) -> tuple[State, bool]:
         """The state at the end, and whether all is done."""
         config = self._config
@@ -139,12 +171,11 @@ class Run:
         generation = int(state.generation)
         # the state alone says where to go on; row 0, the evaluation before training, may be missing
         number = generation + 1 if generation or metrics.rows else 0
+        beats = config.checkpoint_every, config.evaluation.every
         calls = 1
         while number <= config.last_generation and left > 0 and not stop.asked:
-            to_checkpoint = 1 + -number % config.checkpoint_every
-            to_evaluation = 1 + -number % config.evaluation.every
-            last = number + min(calls, to_checkpoint, to_evaluation) - 1
-            end = min(config.last_generation, last)
+            most = min(calls, *(1 + -number % beat for beat in beats))
+            end = min(config.last_generation, number + most - 1)
             budget = int(min(left, MOST_STEPS))
             started = time.monotonic()
             state, rows = self._run_generations(state, range(number, end + 1), budget)
@@ -159,12 +190,21 @@ class Run:
             if end and end % config.checkpoint_every == 0:
                 checkpoints.save(state)
             number = end + 1
+            if on_evaluation is not None and rows[-1].evaluation is not None:
+                checkpoints.save(state)
+                if _is_true(on_evaluation(metrics.rows[-1])):
+                    break
         checkpoints.save(state)
         return state, number > config.last_generation or left <= 0
 
     def _learned(self, state: State) -> Learned:
         params, sparsity = self._projected(state)
         return Learned(int(state.generation), float(sparsity), params, state.moments)
+
+
+def _is_true(told: object) -> bool:
+    """Whether it is True; NumPy's comparisons have a True of their own."""
+    return isinstance(told, bool | np.bool_) and bool(told)
 
 
 def start(config: Config, *, resume: bool = False) -> Run:
@@ -193,6 +233,8 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         raise ValueError(f"there is no run folder {folder}")
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(exists_already(folder))
+    if config.track:
+        check_installed(config.track)
     experiment = build(config)
     if resume:
         experiment = experiment._replace(state=_restored(folder, experiment.state))

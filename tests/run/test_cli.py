@@ -48,6 +48,7 @@ def complaint(capsys, *argv):
         (["train", "probe/linear", "--steps=0"], "steps must be at least 1, got 0"),
         (["train", "probe/linear", "--algorithm.best_directions=999"], "must be at most "),
         (["train", "probe/linear", "--policy.start=ones"], "must be one of normal, zero"),
+        (["train", "probe/linear", "--track=wandbb"], "one of tensorboard, wandb, trackio or null"),
         (["train", "probe/linear", "--num_envs=0"], "num_envs must be at least 1, got 0"),
         (["train", "probe/linear", "--policy.hidden=8,4"], "a list, as [64, 64], got '8,4'"),
         (["train", "probe/linear", "--task_options=3"], "a mapping, as {name: value}, got 3"),
@@ -100,7 +101,7 @@ def test_a_folder_that_is_no_run(capsys, tmp_path):
 
 def test_a_resumed_run_keeps_its_config(capsys, probe_run):
     said = complaint(capsys, "train", f"--resume={probe_run.folder}", "--algorithm.sigma=0.5")
-    assert "keeps its config but for generations and steps; got algorithm.sigma" in said
+    assert "keeps its config but for generations, steps, track; got algorithm.sigma" in said
 
 
 def test_eval_refuses_a_task_of_other_sizes(capsys, probe_run):

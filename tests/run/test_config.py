@@ -272,6 +272,7 @@ def test_no_two_settings_share_a_default_folder(changed):
 def test_a_longer_run_is_the_same_run():
     assert replace(DEFAULT, generations=500).folder == DEFAULT.folder
     assert replace(DEFAULT, steps=500).folder == DEFAULT.folder
+    assert replace(DEFAULT, track="wandb").folder == DEFAULT.folder
     sparse = replace(DEFAULT, sparsity=SparsityConfig(fraction=0.5))
     assert sparse.folder.name.startswith("probe-linear-x0-nesht-seed0-")
 

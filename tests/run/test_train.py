@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from nesht_jax import load
 from nesht_jax.report.rows import read_rows
 from nesht_jax.run import generations as generations_module
 from nesht_jax.run import train as train_module
@@ -40,7 +41,6 @@ def test_leaves_a_run_folder(probe_run):
         "config.yaml",
         "metrics.jsonl",
         "checkpoints",
-        "tensorboard",
         "learning_curve.png",
         "sensors.png",
         "run.json",
@@ -235,7 +235,94 @@ def test_a_run_that_has_spent_its_steps_is_done(tmp_path, quiet):
         assert bits(again.state) == bits(done.state)
 
 
+# ------------------------------------------------------------------------- a function of the user's
+
+
+def test_a_function_gets_the_row_of_every_evaluation(probe, tmp_path, quiet):
+    got = []
+    told = train(probe, console=quiet, on_evaluation=got.append)
+    assert [row.generation for row in got] == [0, 4, 8, 12]
+    assert got == [row for row in told.rows if row.evaluation]
+    untold = train(replace(probe, out=str(tmp_path / "untold")), console=quiet)
+    assert bits(told.state) == bits(untold.state)
+    assert without_time(told.rows) == without_time(untold.rows)
+
+
+def test_a_function_is_called_after_log_and_checkpoint(probe, quiet, monkeypatch):
+    """However many generations a call could do."""
+    monkeypatch.setattr(train_module, "CALL_SECONDS", 1e6)
+    weights = []
+
+    def look(row):
+        assert read_rows(probe.folder / "metrics.jsonl")[-1] == row
+        weights.append(load(probe.folder).reading.weights)
+        assert (probe.folder / "checkpoints" / str(row.generation)).is_dir()
+
+    config = replace(probe, evaluation=EvaluationConfig(every=3), checkpoint_every=100)
+    done = train(config, console=quiet, on_evaluation=look)
+    assert len(weights) == 5
+    np.testing.assert_array_equal(weights[-1], done.reading.weights)
+
+
+@pytest.mark.parametrize("told", [True, np.bool_(True)])
+@pytest.mark.parametrize("last", [0, 4])
+def test_a_function_that_returns_true_ends_a_run_that_can_be_resumed(
+    probe, tmp_path, quiet, told, last
+):
+    def end(row):
+        return told if row.generation == last else None
+
+    cut = train(probe, console=quiet, on_evaluation=end)
+    assert cut.rows[-1].generation == cut.state.generation == last
+    assert cut.interrupted is None and (cut.folder / "sensors.png").exists()
+    resumed = train(probe, resume=True, console=quiet)
+    whole = train(replace(probe, out=str(tmp_path / "whole")), console=quiet)
+    assert bits(resumed.state) == bits(whole.state)
+    assert without_time(resumed.rows) == without_time(whole.rows)
+
+
+@pytest.mark.parametrize("told", [None, False, np.bool_(False), 1, "yes"])
+def test_a_function_that_returns_anything_else_lets_a_run_go_on(probe, quiet, told):
+    done = train(probe, console=quiet, on_evaluation=lambda row: told)
+    assert done.rows[-1].generation == 12
+
+
+def test_what_a_function_raises_goes_through_and_the_run_can_be_resumed(
+    probe, tmp_path, quiet, monkeypatch
+):
+    closed = []
+    made = train_module.make_evaluate_center
+
+    def watched(*args):
+        evaluate, close = made(*args)
+        return evaluate, lambda: (closed.append(True), close())
+
+    monkeypatch.setattr(train_module, "make_evaluate_center", watched)
+
+    def fail(row):
+        if row.generation == 8:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        train(replace(probe, checkpoint_every=100), console=quiet, on_evaluation=fail)
+    assert closed == [True]
+    assert (probe.folder / "checkpoints" / "8").is_dir()
+    assert read_rows(probe.folder / "metrics.jsonl")[-1].generation == 8
+    resumed = train(probe, resume=True, console=quiet)
+    whole = train(replace(probe, out=str(tmp_path / "whole")), console=quiet)
+    assert bits(resumed.state) == bits(whole.state)
+
+
 # ------------------------------------------------------------------------------------ run folders
+
+
+def test_a_result_is_one_sentence_and_in_a_notebook_a_page(probe_run):
+    told = repr(probe_run)
+    assert told.startswith(f"<Result {probe_run.folder}, probe/linear: return ") and len(told) < 300
+    assert str(probe_run) == told and "30,720 steps; reads " in told
+    page = probe_run._repr_html_()
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "<pre>action 0 = " in page and page.startswith("<div><p>probe/linear: return ")
 
 
 def test_an_existing_folder_is_refused_and_not_touched(probe, tmp_path, quiet):

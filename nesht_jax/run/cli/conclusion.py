@@ -70,11 +70,8 @@ def conclude(console: Console, config: Config, result: Result) -> None:
 
 def print_law(console: Console, reading: Reading | None) -> None:
     """Prints the formulas of a linear policy that reads few inputs; nothing of any other."""
-    if reading is None or not reading.has_short_law:
-        return
-    for line in reading.law():
+    for line in reading.short_law() if reading is not None else []:
         say(console, line)
-    say(console, f"({reading.units})")
 
 
 def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nesht_jax.run.cli.machine import has_accelerator, keep_compilations
 from nesht_jax.run.cli.options import add_settings, given_settings, refuse_unknown
-from nesht_jax.run.config import Config
+from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import leaves
 from nesht_jax.run.names import find_config, resolve_task, tuned_config
 from nesht_jax.run.yaml import Plain, make_config, merge, read, read_config
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with the run in this folder, by its own config; only generations and steps may "
-        "change",
+        help="go on with the run in this folder, by its own config; only generations, steps and "
+        "track may change",
     )
     add_settings(parser)
 
@@ -109,17 +109,15 @@ def _settings_file(word: str) -> Path | None:
 
 
 def _continued(folder: Path, given: argparse.Namespace) -> Config:
-    """The config of a run, with the generations or steps that are asked for."""
+    """The config of a run, with the changes to it that are asked for."""
     saved = read_config(folder)
     if given.settings:
         raise ValueError(f"a resumed run keeps its config; got {', '.join(given.settings)}")
     asked = make_config(merge(dataclasses.asdict(saved), given_settings(given)))
     changed = [name for name in leaves(Config) if _value(saved, name) != _value(asked, name)]
-    if [name for name in changed if name not in ("generations", "steps")]:
-        names = ", ".join(changed)
-        raise ValueError(
-            f"a resumed run keeps its config but for generations and steps; got {names}"
-        )
+    if not {*changed} <= {*CHANGEABLE}:
+        names, but = ", ".join(changed), ", ".join(CHANGEABLE)
+        raise ValueError(f"a resumed run keeps its config but for {but}; got {names}")
     return asked
 
 
