@@ -35,7 +35,7 @@ METHODS = {
     "select_slowly": [
         "select",
         {
-            "sparsity": {"begin": 10, "every": "distractors"},
+            "sparsity": {"begin": 10, "every": "2 distractors", "end": 400},
             "horizon_growth": 1.3,
             "horizon_growth_every": 150,
         },
@@ -96,8 +96,8 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     own = functools.reduce(merge, changes, {"evaluation": {"every": 20}})
     if own.get("sparsity", {}).get("keep") == "true inputs":
         own = merge(own, {"sparsity": {"keep": make_task(task).observation_size}})
-    if own.get("sparsity", {}).get("every") == "distractors":
-        own = merge(own, {"sparsity": {"every": max(10, distractors)}})
+    if own.get("sparsity", {}).get("every") == "2 distractors":
+        own = merge(own, {"sparsity": {"every": max(10, 2 * distractors)}})
     given = own | {"distractors": distractors, "steps": steps, "generations": None}
     config, _ = read_command([task, *words], given)
     return config

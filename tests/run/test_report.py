@@ -11,7 +11,7 @@ from nesht_jax import hard_threshold, load, train
 from nesht_jax.report.rows import evaluations
 from nesht_jax.run import report
 from nesht_jax.run.cli import Parser, main
-from nesht_jax.run.cli.options import add_config_options, given_settings
+from nesht_jax.run.cli.options import add_settings, given_settings
 from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import SparsityConfig
 from nesht_jax.run.evaluate import evaluate_run
@@ -29,7 +29,7 @@ def test_the_command_trains_the_same_run(told, probe_run):
     nesht, command, task, *options = shlex.split(told.command)
     assert (nesht, command, task) == ("nesht", "train", "probe/linear")
     parser = Parser()
-    add_config_options(parser)
+    add_settings(parser)
     config, _ = read_command([task], given_settings(parser.parse_args(options)))
     assert config.digest == read_config(probe_run.folder).digest
     assert config.generations == 12

@@ -44,6 +44,7 @@ def test_leaves_a_run_folder(probe_run):
         "learning_curve.png",
         "sensors.png",
         "run.json",
+        "policies.npz",
     }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``nesht train | sweep | eval | report | render | export | envs | bench``.
+"""The command line: ``nesht train``, ``sweep``, ``eval`` and the others of ``COMMANDS``.
 
 Each command is one module here with two functions: ``add_arguments`` says what it takes, and
 ``prepare`` reads that and returns what then does the work. Errors of the first are errors of the
@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "write a page of a run, or of several",
     "render": "film what a run has learned",
     "export": "write what a run has learned as NumPy or C",
+    "zoo": "list the trained policies that come with the package",
     "envs": "list or search the tasks",
     "bench": "make a table of measurements (in a checkout)",
 }

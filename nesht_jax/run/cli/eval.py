@@ -5,7 +5,6 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nesht_jax.report.human import human_normalized
@@ -14,6 +13,7 @@ from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import add_generation, refuse_unknown
 from nesht_jax.run.names import resolve_task
 from nesht_jax.run.yaml import parse, read_config
+from nesht_jax.run.zoo import run_folder
 
 if TYPE_CHECKING:
     from nesht_jax.run.evaluate import RunScore
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht eval`` takes."""
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
     parser.add_argument("--episodes", type=int, default=100, help="number of episodes [100]")
     parser.add_argument("--task", help="another task of the same sizes, as envpool/Hopper-v5")
@@ -42,7 +42,8 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     options = parse(given.task_options, "--task_options")
     if not isinstance(options, dict):
         raise ValueError(f"task_options must be a mapping, as {{name: value}}, got {options!r}")
-    read_config(Path(given.run))  # says what is wrong with it before JAX is loaded
+    folder = run_folder(given.run)
+    read_config(folder)  # says what is wrong with it before JAX is loaded
     task = given.task and resolve_task(given.task, accelerator=False).task
     keep_compilations()
     from nesht_jax.run.evaluate import evaluate_run
@@ -51,7 +52,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     quiet = contextlib.redirect_stdout(sys.stderr) if given.json else contextlib.nullcontext()
     with quiet:
         scores = evaluate_run(
-            Path(given.run),
+            folder,
             episodes=given.episodes,
             generation=given.generation,
             task=task,

@@ -8,13 +8,14 @@ from pathlib import Path
 from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import add_generation, refuse_unknown
 from nesht_jax.run.yaml import read_config
+from nesht_jax.run.zoo import default_out, run_folder
 
 FORMATS = ("numpy", "c", "onnx", "jax")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht export`` takes."""
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
     parser.add_argument(
         "--to",
@@ -32,7 +33,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     """Reads the command, and the policy of the run."""
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
-    folder = Path(given.run)
+    folder = run_folder(given.run)
     read_config(folder)
     if given.to == "onnx" and importlib.util.find_spec("onnx") is None:
         raise ValueError("export to ONNX needs onnx: pip install 'nesht-jax[onnx]'")
@@ -44,7 +45,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     policy = load(folder, given.generation)
     made = plain(policy)
     name, write = WRITERS[given.to]
-    out = given.out or folder / name
+    out = given.out or default_out(folder, name)
 
     def work() -> int:
         write(made, out)

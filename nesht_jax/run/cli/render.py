@@ -7,11 +7,12 @@ from pathlib import Path
 from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import add_generation, refuse_unknown
 from nesht_jax.run.yaml import read_config
+from nesht_jax.run.zoo import default_out, run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht render`` takes."""
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="film, as .webp, .gif or .mp4 [RUN/film.webp]"
@@ -24,13 +25,14 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     """Reads the command and plays the episode."""
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
-    config = read_config(Path(given.run))
-    out = given.out or Path(given.run) / "film.webp"
+    folder = run_folder(given.run)
+    config = read_config(folder)
+    out = given.out or default_out(folder, "film.webp")
     keep_compilations()
     from nesht_jax.run.render import check_format, film, write_film
 
     check_format(out)
-    made = film(Path(given.run), generation=given.generation, seed=given.seed, steps=given.steps)
+    made = film(folder, generation=given.generation, seed=given.seed, steps=given.steps)
 
     def work() -> int:
         write_film(made, out)

@@ -7,11 +7,12 @@ from pathlib import Path
 from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import add_generation, refuse_unknown
 from nesht_jax.run.yaml import read_config
+from nesht_jax.run.zoo import default_out, run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht report`` takes."""
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, or several")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders, or zoo/NAME")
     add_generation(parser)
     parser.add_argument(
         "--out",
@@ -31,7 +32,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     """Reads the command, and all that the page tells."""
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
-    folders = [Path(run) for run in given.runs]
+    folders = [run_folder(run) for run in given.runs]
     for folder in folders:
         read_config(folder)
     if given.episodes < 2:
@@ -42,7 +43,9 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
 
     episodes = given.episodes if len(folders) == 1 else None  # several are compared by their logs
     runs = [gather(run, generation=given.generation, episodes=episodes) for run in folders]
-    out = given.out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    out = given.out or Path("report.html")
+    if given.out is None and len(folders) == 1:
+        out = default_out(folders[0], "report.html")
 
     def work() -> int:
         write_page(runs, out)
