@@ -28,17 +28,17 @@ from nesht_jax.types import DistractorKind
 OWN = {"HalfCheetah": {"horizon": 100, "evaluation": {"horizon": 1000}}}
 """What tasks need otherwise than Hopper: of episodes that never end early, 3e6 steps hold few."""
 
+GROWING = {"horizon_growth": 1.3, "horizon_growth_every": 150}
+
 METHODS = {
     "nes": ["select", "nes"],
+    "nes_growing": ["select", "nes", GROWING],
     "weight_decay": ["select", "nes", {"optimizer": {"weight_decay": 20.0}}],
     "select": ["select"],
     "select_slowly": [
         "select",
-        {
-            "sparsity": {"begin": 10, "every": "2 distractors", "end": 400},
-            "horizon_growth": 1.3,
-            "horizon_growth_every": 150,
-        },
+        {"sparsity": {"begin": 10, "every": "2 distractors", "end": 400}},
+        GROWING,
     ],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
     "rows": ["select", {"sparsity": {"rule": "top_k", "keep": "true inputs"}}],

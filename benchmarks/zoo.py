@@ -33,8 +33,9 @@ ENTRIES = {
     "hopper": (["quickstart"], {"steps": 3_000_000}),
     "halfcheetah": (
         ["HalfCheetah-v5", "select"],
-        {"steps": 3_000_000, "horizon": 100, "distractors": 10}
-        | {"evaluation": {"every": 20, "horizon": 1000}},
+        {"distractors": 20, "steps": 3_000_000, "evaluation": {"every": 20, "horizon": 1000}}
+        | {"horizon": 100, "horizon_growth": 1.3, "horizon_growth_every": 150}
+        | {"sparsity": {"begin": 10, "every": 40, "end": 400}},
     ),
     "swimmer": (["Swimmer-v5", "select"], LONG | {"steps": 1_000_000}),
     "double_pendulum": (["InvertedDoublePendulum-v5", "select"], LONG | {"steps": 500_000}),
