@@ -412,8 +412,8 @@ def test_one_trace_serves_every_number_of_generations(probe, quiet, monkeypatch)
     traces = []
     original = generations_module.make_generation
 
-    def counted(algorithm, evaluate):
-        generation = original(algorithm, evaluate)
+    def counted(algorithm, evaluate, **options):
+        generation = original(algorithm, evaluate, **options)
 
         def wrapped(state):
             traces.append(state)

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from nesht_jax.run.cli.options import refuse_unknown
 from nesht_jax.run.zoo import PREFIX, Card, cards
 
+MOST_COLUMNS = 160
+"""Width of the table, which a narrower terminal wraps."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht zoo`` takes."""
@@ -40,18 +43,21 @@ def _print_table(found: dict[str, Card]) -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("", "task", "return", "95 % interval", "policy", "weights"):
+    for heading in ("", "task", "return", "95 % interval", "weights", "policy"):
         right = heading in ("return", "95 % interval", "weights")
-        table.add_column(heading, justify="right" if right else "left")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for name, card in found.items():
         table.add_row(
             PREFIX + name,
-            f"{card.task} ×{card.distractors}" if card.distractors else card.task,
+            card.task,
             f"{card.mean:.0f}",
             f"{card.low:.0f} … {card.high:.0f}",
-            card.policy,
             str(card.weights),
+            card.policy,
         )
-    Console().print(table)
+    console = Console()
+    wide = console.options.update(max_width=MOST_COLUMNS)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
     first = next(iter(found), "name")
     print(f"Look at one: nesht report {PREFIX}{first} · nesht render {PREFIX}{first}")
