@@ -10,6 +10,7 @@ from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from tables import Row, rows_of
 
 HERE = Path(__file__).parent
@@ -112,6 +113,16 @@ def robustness(path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+STUDIED = {
+    "nes": THEIRS,
+    "nes_growing": "black",
+    "rows": "C1",
+    "select": OURS,
+    "select_slowly": "C2",
+}
+"""Method of the study -> color of its lines."""
+
+
 def study(path: Path) -> None:
     """Return on the way of training among N(0, 1) distractors, a line a seed."""
     rows = [r for r in rows_of(HERE / "study.csv") if r["kind"] == "normal"]
@@ -121,7 +132,7 @@ def study(path: Path) -> None:
     panels = figure.subplots(len(tasks), len(numbers), squeeze=False, sharex=True, sharey="row")
     for (i, task), (j, number) in itertools.product(enumerate(tasks), enumerate(numbers)):
         axes = panels[i, j]
-        for method, color in (("nes", THEIRS), ("rows", "C1"), ("select", OURS)):
+        for method, color in STUDIED.items():
             key = (task, number, method)
             runs = [r for r in rows if (r["task"], int(r["distractors"]), r["method"]) == key]
             for index, run in enumerate(runs):
@@ -131,7 +142,8 @@ def study(path: Path) -> None:
         axes.set(xlabel="million steps")
     for axes in panels[:, 0]:
         axes.set(ylabel="return")
-    max(panels.flat, key=lambda axes: len(axes.get_legend_handles_labels()[1])).legend(fontsize=8)
+    lines = [Line2D([], [], color=color, label=method) for method, color in STUDIED.items()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
     figure.savefig(path, dpi=120)
 
 

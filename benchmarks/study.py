@@ -56,8 +56,12 @@ METHODS = {
 }
 """Settings of each method, merged from left to right: presets, and what differs from them."""
 
-YARDSTICK = "nes"
-"""The method whose return without distractors is a retained fraction of 1."""
+RIVAL = "nes"
+"""The method that the others are compared with."""
+
+YARDSTICKS = {"nes_growing": "nes_growing", "select_slowly": "nes_growing"}
+"""Methods whose return without distractors is a retained fraction of 1, where it is not ``RIVAL``:
+NES with the same horizons."""
 
 
 class Key(NamedTuple):
@@ -110,8 +114,8 @@ def summarize(rows: list[Row]) -> list[Row]:
     """Sums up the seeds of every (task, distractors, kind, method).
 
     The retained fraction is (R - R_begin) / (R_0 - R_begin): R_begin is the return of the policy
-    that training begins with, R_0 that of ``YARDSTICK`` without distractors. Recall is of the
-    inputs that at least half of the runs of ``select`` without distractors read.
+    that training begins with, R_0 that of NES without distractors, see ``YARDSTICKS``. Recall is of
+    the inputs that at least half of the runs of ``select`` without distractors read.
     """
     groups: dict[Key, list[Row]] = {}
     for row in rows:
@@ -127,8 +131,9 @@ def _place(key: Key) -> tuple[Any, ...]:
 def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
     runs, alone = groups[key], key._replace(distractors="0", kind="normal")
     returns = _returns(runs)
-    yardstick = _returns(groups.get(alone._replace(method=YARDSTICK), []))
-    rival = _returns(groups.get(key._replace(method=YARDSTICK), []))
+    full = YARDSTICKS.get(key.method, RIVAL)
+    yardstick = _returns(groups.get(alone._replace(method=full), []))
+    rival = _returns(groups.get(key._replace(method=RIVAL), []))
     useful = _useful(groups.get(alone._replace(method="select"), []))
     read = [set(map(int, str(run["inputs"]).split())) for run in runs]
     false = [float(run["distractors_read"]) for run in runs]
@@ -145,7 +150,7 @@ def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
         "retained": retained,
         "retained_low": low,
         "retained_high": high,
-        "p_against_nes": "" if key.method == YARDSTICK else _p_value(returns, rival),
+        "p_against_nes": "" if key.method == RIVAL else _p_value(returns, rival),
         "recall": round(fmean(len(r & useful) / len(useful) for r in read), 2) if useful else "",
         "false_share": round(fmean(share), 2),
         "distractors_read": round(fmean(false), 1),

@@ -37,7 +37,7 @@ ENTRIES = {
         | {"horizon": 100, "horizon_growth": 1.3, "horizon_growth_every": 150}
         | {"sparsity": {"begin": 10, "every": 40, "end": 400}},
     ),
-    "swimmer": (["Swimmer-v5", "select"], LONG | {"steps": 1_000_000}),
+    "swimmer": (["Swimmer-v5", "select"], LONG | {"steps": 3_000_000}),
     "double_pendulum": (["InvertedDoublePendulum-v5", "select"], LONG | {"steps": 500_000}),
 }
 """Words and settings of the run that makes each entry."""
