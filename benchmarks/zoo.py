@@ -27,8 +27,6 @@ from nesht_jax.run.train import Result
 from nesht_jax.run.yaml import dump
 from nesht_jax.run.zoo import ZOO, Card
 
-LONG = {"evaluation": {"every": 20}, "distractors": 10}
-
 ENTRIES = {
     "hopper": (["quickstart"], {"steps": 3_000_000}),
     "halfcheetah": (
@@ -37,8 +35,10 @@ ENTRIES = {
         | {"horizon": 100, "horizon_growth": 1.3, "horizon_growth_every": 150}
         | {"sparsity": {"begin": 10, "every": 40, "end": 400}},
     ),
-    "swimmer": (["Swimmer-v5", "select"], LONG | {"steps": 3_000_000}),
-    "double_pendulum": (["InvertedDoublePendulum-v5", "select"], LONG | {"steps": 500_000}),
+    "swimmer": (
+        ["Swimmer-v5", "select"],
+        {"distractors": 10, "steps": 3_000_000, "evaluation": {"every": 20}},
+    ),
 }
 """Words and settings of the run that makes each entry."""
 

@@ -1,8 +1,6 @@
 """One page of a run, or of several: a file of HTML that needs nothing else, and no network."""
 
 import base64
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nesht_jax.report.reading import Reading
-from nesht_jax.report.rows import Row
+from nesht_jax.report.rows import Row, csv_text
 from nesht_jax.report.statistics import Score, bootstrap_interval, iqm
 
 MOST_SENSORS = 40
@@ -90,7 +88,7 @@ def write_page(runs: Sequence[Run], path: Path) -> None:
         runs=told,
         settings=runs[0].changed if len(runs) == 1 else differences(runs),
         comparison=rows,
-        csv=_uri("text/csv", as_csv(rows).encode()),
+        csv=_uri("text/csv", csv_text(rows).encode()),
         latex=_uri("text/x-tex", as_latex(rows).encode()),
         data=[{key: run[key] for key in DRAWN} for run in told],
         script=Markup(Path(__file__).with_name("page.js").read_text(encoding="utf-8")),
@@ -279,16 +277,6 @@ def _compared(runs: list[Run]) -> dict[str, str]:
         "million steps": f"{np.mean([sum(r.steps for r in run.rows) for run in runs]) * 1e-6:.2f}",
         "policy": "; ".join(reads) or "–",
     }
-
-
-def as_csv(rows: list[dict[str, str]]) -> str:
-    """The rows as CSV, with a line of names."""
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
 
 
 LATEX = str.maketrans(

@@ -1,5 +1,7 @@
 """The metrics of a run: one row a generation, with a schema, as lines of JSON."""
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -123,3 +125,13 @@ def best_evaluation(rows: list[Row]) -> tuple[int, EvaluationRow] | None:
     """
     known = [(n, found) for n, found in evaluations(rows).items() if found.mean is not None]
     return max(reversed(known), key=lambda pair: pair[1].mean or 0.0, default=None)
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Writes the rows of a table as CSV, with a line of names; nothing of no rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0] if rows else (), lineterminator="\n")
+    if rows:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,7 +1,5 @@
 """What a sweep came to: a row for each run, and all runs of a combination of settings as one."""
 
-import csv
-import io
 import json
 import math
 from typing import Any, NamedTuple
@@ -10,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nesht_jax.report.reading import Reading
-from nesht_jax.report.rows import Row
+from nesht_jax.report.rows import Row, csv_text
 from nesht_jax.report.statistics import bootstrap_interval
 
 
@@ -103,11 +101,7 @@ def csv_table(runs: list[SweptRun]) -> str:
     rows = [
         run.row() | {name: as_text(value) for name, value in run.values.items()} for run in runs
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(rows)
 
 
 def as_text(value: Any) -> str:

@@ -15,7 +15,6 @@ from nesht_jax.report.page import (
     MOST_SENSORS,
     Pruned,
     Run,
-    as_csv,
     as_latex,
     comparison,
     curve,
@@ -26,7 +25,7 @@ from nesht_jax.report.page import (
     write_page,
 )
 from nesht_jax.report.reading import Reading
-from nesht_jax.report.rows import EvaluationRow, Row
+from nesht_jax.report.rows import EvaluationRow, Row, csv_text
 from nesht_jax.report.statistics import bootstrap_interval, iqm, score
 
 SENSORS = ("height", "pitch", "<b>rate</b>")
@@ -165,7 +164,8 @@ def test_several_runs_are_compared_seed_by_seed(tmp_path):
 
 def test_the_table_of_several_runs_is_taken_away_as_csv_and_latex():
     rows = [{"task": "a_b", "mean": "1.0"}, {"task": "c&d", "mean": "2.0"}]
-    assert list(csv.DictReader(StringIO(as_csv(rows)))) == rows
+    assert list(csv.DictReader(StringIO(csv_text(rows)))) == rows
+    assert csv_text([]) == ""
     assert as_latex(rows) == (
         "\\begin{tabular}{ll}\ntask & mean \\\\\n\\hline\na\\_b & 1.0 \\\\\nc\\&d & 2.0 \\\\\n"
         "\\end{tabular}\n"
