@@ -27,7 +27,7 @@ def without_alive_bonus(evaluate: Evaluate, bonus: float) -> Evaluate:
         *,
         horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
-        return _lowered(evaluate(key, population, moments, horizon=horizon), bonus)
+        return _lowered(evaluate(key, population, moments, **_asked(horizon)), bonus)
 
     return without
 
@@ -45,7 +45,13 @@ class _HostEvaluateWithoutBonus:
         *,
         horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
-        return _lowered(self._evaluate(key, population, moments, horizon=horizon), self._bonus)
+        evaluation = self._evaluate(key, population, moments, **_asked(horizon))
+        return _lowered(evaluation, self._bonus)
+
+
+def _asked(horizon: Int[Array, ""] | None) -> dict[str, Int[Array, ""]]:
+    """The horizon by its name; nothing for an ``Evaluate`` that is not asked for one."""
+    return {} if horizon is None else {"horizon": horizon}
 
 
 @jax.jit

@@ -17,7 +17,14 @@ TASKS = [
     "envpool/Hopper-v5",
     "envpool/Pendulum-v1",
     pytest.param("mjx/inverted_pendulum", marks=pytest.mark.slow),
-    pytest.param("brax/inverted_pendulum", marks=pytest.mark.slow),
+    pytest.param(
+        "brax/inverted_pendulum",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.filterwarnings("ignore:Brax System:UserWarning"),
+            pytest.mark.filterwarnings("ignore:Accessing .* directly:DeprecationWarning"),
+        ],
+    ),
 ]
 
 MEMBERS = 6
