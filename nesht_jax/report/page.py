@@ -67,7 +67,7 @@ class Run(NamedTuple):
     command: str
     made: str
     reading: Reading | None = None
-    pruned: list[Pruned] = []
+    pruned: Sequence[Pruned] = ()
     unit: str = "weights"
     kernels: dict[int, Float[np.ndarray, "inputs outputs"]] = {}
     film: str = ""

@@ -52,13 +52,19 @@ class Policies:
         folder: run folder; what its file holds of later generations, which a resumed run makes
             again, goes.
         generation: generation that the run goes on from.
+
+    Raises:
+        ValueError: if the file of a run that goes on does not read.
     """
 
     def __init__(self, folder: Path, *, generation: int) -> None:
         self._path = folder / NAME
         self._kept: list[dict[str, np.ndarray]] = []
         if generation and self._path.is_file():
-            arrays = read_arrays(folder)
+            try:
+                arrays = read_arrays(folder)
+            except ValueError as error:
+                raise ValueError(f"{error}; move it away to go on without") from error
             for i in np.flatnonzero(arrays["generation"] <= generation):
                 self._kept.append({name: stack[i] for name, stack in arrays.items()})
 

@@ -118,10 +118,11 @@ class Run:
         self,
         config: Config,
         experiment: Experiment,
+        policies: Policies,
         run_generations: RunGenerations,
         close: Callable[[], object],
     ) -> None:
-        self._config, self._experiment = config, experiment
+        self._config, self._experiment, self._policies = config, experiment, policies
         self._run_generations, self.close = run_generations, close
         self._projected = jax.jit(partial(projected, experiment))
 
@@ -140,12 +141,11 @@ class Run:
             sitting = Sitting(folder, generation=int(state.generation))
             metrics = Metrics(config, generation=int(state.generation))
             stack.callback(metrics.close)
-            policies = Policies(folder, generation=int(state.generation))
             by_steps = config.generations is None
             total = config.step_limit if by_steps else config.generations
             display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
             with display:
-                parts = checkpoints, metrics, policies, display, stop
+                parts = checkpoints, metrics, display, stop
                 state, done = self._loop(state, *parts, on_evaluation)
             sitting.end(generation=int(state.generation))
         params, _ = projected(self._experiment, state)
@@ -160,7 +160,6 @@ class Run:
         state: State,
         checkpoints: Checkpoints,
         metrics: Metrics,
-        policies: Policies,
         display: Display,
         stop: Stop,
         on_evaluation: OnEvaluation | None,
@@ -185,7 +184,7 @@ class Run:
                 metrics.append(row._replace(seconds=seconds))
                 display.update(metrics.rows[-1])
             if (evaluation := rows[-1].evaluation) is not None:
-                policies.append(self._learned(state), mean=evaluation.mean)
+                self._policies.append(self._learned(state), mean=evaluation.mean)
             end, left = rows[-1].generation, left - sum(row.steps for row in rows)
             if end and end % config.checkpoint_every == 0:
                 checkpoints.save(state)
@@ -238,6 +237,7 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
     experiment = build(config)
     if resume:
         experiment = experiment._replace(state=_restored(folder, experiment.state))
+    policies = Policies(folder, generation=int(experiment.state.generation))
     evaluate = build_training(config, experiment)
     evaluate_center, close_center = make_evaluate_center(config, experiment)
 
@@ -250,7 +250,7 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
             evaluate.close()
 
     run_generations = make_run_generations(experiment, evaluate, evaluate_center, due)
-    return Run(config, experiment, run_generations, close)
+    return Run(config, experiment, policies, run_generations, close)
 
 
 def exists_already(folder: Path) -> str:

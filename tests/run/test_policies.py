@@ -155,3 +155,16 @@ def test_a_damaged_file_is_refused_in_one_sentence(probe, quiet, harm):
         load(folder, "best")
     assert "\n" not in str(caught.value)
     load(folder)  # the checkpoint is whole
+
+
+def test_a_damaged_file_is_refused_before_a_run_goes_on(probe, quiet, capsys):
+    folder = train(replace(probe, generations=4), console=quiet).folder
+    path = folder / NAME
+    path.write_bytes(path.read_bytes()[:-40])
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert main(["train", "--resume", str(folder), "--generations", "8"]) == 2
+    assert capsys.readouterr().err.endswith("; move it away to go on without\n")
+    assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    path.unlink()
+    assert main(["train", "--resume", str(folder), "--generations", "8"]) == 0
+    assert read_arrays(folder)["generation"].tolist() == [8]
