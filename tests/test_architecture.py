@@ -13,15 +13,16 @@ import nesht_jax
 PACKAGE = Path(nesht_jax.__file__).parent
 ROOT = PACKAGE.parent
 
-PURE = ("types", "es", "sparse", "policy")
+PURE = ("types", "es", "sparse", "policy", "search")
 LAW = {
     "types": set(),
     "es": {"types"},
     "sparse": {"types"},
     "policy": {"types"},
+    "search": {"types", "es", "policy"},
     "envs": {"types", "es.noise"},
     "report": {"types"},
-    "run": {"types", "es", "sparse", "policy", "envs", "report"},
+    "run": {"types", "es", "sparse", "policy", "search", "envs", "report"},
 }
 """What each part may import of the package, beside itself."""
 

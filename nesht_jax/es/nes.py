@@ -39,6 +39,7 @@ class State(NamedTuple):
         params: θ, the center (mean of the search distribution).
         optimizer: state of the optax chain; the mask of a sparse policy is in it.
         moments: running moments of observations; None where the policy does not use them.
+        search: state of the controller of an architecture search; None without one.
     """
 
     key: Key[Array, ""]
@@ -46,6 +47,7 @@ class State(NamedTuple):
     params: Params
     optimizer: Any
     moments: Moments | None
+    search: Any = None
 
 
 class Info(NamedTuple):
@@ -65,6 +67,10 @@ class Info(NamedTuple):
         sigma: σ of this generation.
         steps: useful environment steps of all members; 0 where ``tell`` was called directly.
         simulated_steps: all environment steps, idle ones included; likewise.
+        center_fitness: mean fitness of the members that play the center, each with an architecture
+            of its own; None where no architecture is searched, as the next two, or none plays it.
+        distinct_architectures: number of different architectures among the members.
+        edges: entries of the kernels that live, in the mean over the members.
     """
 
     fitness_mean: Float[Array, ""]
@@ -79,6 +85,9 @@ class Info(NamedTuple):
     sigma: Float[Array, ""]
     steps: int | Int[Array, ""] = 0
     simulated_steps: int | Int[Array, ""] = 0
+    center_fitness: Float[Array, ""] | None = None
+    distinct_architectures: Int[Array, ""] | None = None
+    edges: Float[Array, ""] | None = None
 
 
 class Algorithm(NamedTuple):
@@ -219,7 +228,12 @@ def nesht(
             sparsity=sparsity_of(mask_of(optimizer_state, params)),
             sigma=sigma_now,
         )
-        state = State(state.key, state.generation + 1, params, optimizer_state, moments)
+        state = state._replace(
+            generation=state.generation + 1,
+            params=params,
+            optimizer=optimizer_state,
+            moments=moments,
+        )
         return state, info
 
     return Algorithm(init, population, member, ask, tell)

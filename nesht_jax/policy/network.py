@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from nesht_jax.policy.activation import Chosen
 from nesht_jax.policy.convolution import Convolutions, Filters, convolved, filter_shapes
 from nesht_jax.policy.virtual_batch import reference_norm
 from nesht_jax.policy.weights import add_bias, make_kernel
@@ -22,7 +23,8 @@ class Network(nn.Module):
 
     Attributes:
         sizes: widths of the dense layers; the last is the number of actions.
-        activation: function between layers.
+        activation: function between layers; None: each hidden unit has its own, by
+            number; not with convolutions.
         convolutions: layers before the dense ones.
         image_shape: channels, height and width of an observation that is an image; convolutions
             need it.
@@ -31,7 +33,7 @@ class Network(nn.Module):
     """
 
     sizes: tuple[int, ...]
-    activation: Callable[[Array], Array] = jnp.tanh
+    activation: Callable[[Array], Array] | None = jnp.tanh
     convolutions: Convolutions = ()
     image_shape: tuple[int, int, int] | None = None
     normalized: bool = False
@@ -55,11 +57,13 @@ class Network(nn.Module):
             return reference_norm(collect=collect, name=f"norm{number}")(y)
 
         if self.image_shape and self.convolutions:
+            assert self.activation is not None
             image = jnp.moveaxis(x.reshape(self.image_shape), 0, -1)
             filters = functools.partial(layer, Filters)
             x = convolved(image, self.convolutions, filters=filters, activation=self.activation)
-        for size in self.sizes[:-1]:
-            x = self.activation(layer(Dense, x, size))
+        for hidden, size in enumerate(self.sizes[:-1]):
+            activation = self.activation or Chosen(name=f"activation{hidden}")
+            x = activation(layer(Dense, x, size))
         return Dense(self.sizes[-1], name=f"layer{next(numbers)}")(x)
 
 

@@ -24,7 +24,7 @@ def make_policy(
     task: Task,
     *,
     hidden: tuple[int, ...] = (),
-    activation: Callable[[Array], Array] = jnp.tanh,
+    activation: Callable[[Array], Array] | None = jnp.tanh,
     output: Output = "scale",
     start: Start = "normal",
     convolutions: Convolutions = (),
@@ -38,7 +38,8 @@ def make_policy(
     Args:
         task: task whose observations the policy sees and whose actions it gives.
         hidden: widths of the hidden layers; none makes the policy linear.
-        activation: function between layers.
+        activation: function between layers; None: each hidden unit has its own, whose number in
+            ``ACTIVATIONS`` params hold, see ``policy.structure``.
         output: how the last layer's outputs become an action. ``"scale"`` maps their tanh onto the
             bounds of a component where both are finite; where not, the plain number is clipped to
             what bound there is, so that choices get plain scores. ``"clip"`` clips plain numbers to
@@ -59,6 +60,8 @@ def make_policy(
             a normalization by running moments beside it.
     """
     _check(task, output, convolutions, normalize)
+    if convolutions and activation is None:
+        raise ValueError("units with activations of their own are for policies of dense layers")
     zero = _checked_choice("start", start, Start) == "zero"
     if reference is not None:
         _check_reference(task, reference, normalize, bool(convolutions or hidden))

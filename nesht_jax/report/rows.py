@@ -44,6 +44,9 @@ class Row(NamedTuple):
         fitness_mean: see ``es.nes.Info``, as all down to ``sigma``.
         steps: useful environment steps.
         simulated_steps: all environment steps, idle ones included.
+        center_fitness: see ``es.nes.Info``, as the next two; None where nothing is searched.
+        distinct_architectures: number of different architectures among the members.
+        edges: entries of the kernels that live, in the mean over the members.
         frames: emulator frames of the useful steps; None where a task has none.
         evaluation: the evaluation after this generation, if one was due.
     """
@@ -62,6 +65,9 @@ class Row(NamedTuple):
     sigma: float | None = None
     steps: int = 0
     simulated_steps: int = 0
+    center_fitness: float | None = None
+    distinct_architectures: int | None = None
+    edges: float | None = None
     frames: int | None = None
     evaluation: EvaluationRow | None = None
 

@@ -20,6 +20,7 @@ from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.policy.policy import make_policy, unreachable
 from nesht_jax.run.config import Config, SparsityConfig
 from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept, check_power
+from nesht_jax.run.search import Search, build_search, searching
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms
 from nesht_jax.types import Evaluate, Moments, Params, Policy, Task
@@ -64,6 +65,8 @@ class Experiment(NamedTuple):
             thresholding, nor after the last.
         state: state before the first generation.
         horizon: generation -> steps after which its episodes are cut; None: as the task says.
+        search: what makes the policy's params of the weights and of an architecture; None where
+            they are the weights.
     """
 
     task: Task
@@ -73,6 +76,7 @@ class Experiment(NamedTuple):
     projects: Callable[[Int[Array, ""]], Bool[Array, ""]]
     state: State
     horizon: Callable[[Int[Array, ""]], Int[Array, ""]] | None = None
+    search: Search | None = None
 
 
 def build(config: Config) -> Experiment:
@@ -87,6 +91,9 @@ def build(config: Config) -> Experiment:
     key = jax.random.key(config.seed, impl="threefry2x32")
     init_key, run_key = jax.random.split(key)
     params = policy.init(init_key)
+    search = build_search(config, task, policy)
+    if search is not None:
+        params = search.structure.init(jax.random.fold_in(init_key, 2), params)
     if config.sparsity.cuts and config.sparsity.rule == "significance":
         params = _with_phantoms(jax.random.fold_in(init_key, 1), params, policy)
     projection = build_projection(config.sparsity, policy.layers, params)
@@ -101,6 +108,8 @@ def build(config: Config) -> Experiment:
         rank=config.algorithm.rank,
         shaping=build_shaping(config),
     )
+    if search is not None:
+        algorithm = searching(config, algorithm, search)
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
     return Experiment(
@@ -111,6 +120,7 @@ def build(config: Config) -> Experiment:
         _between_cuts(config.sparsity),
         state,
         horizon_schedule(config, task),
+        search,
     )
 
 
@@ -177,7 +187,7 @@ def build_training(config: Config, experiment: Experiment) -> Evaluate:
     return make_evaluate(
         experiment.task,
         experiment.policy,
-        num_members=algorithm.num_members,
+        num_members=config.num_played,
         episodes_per_member=algorithm.episodes_per_member,
         action_noise=algorithm.action_noise,
         common_random_numbers=algorithm.common_random_numbers and algorithm.mirrored,
@@ -196,10 +206,12 @@ def build_policy(config: Config, task: Task) -> Policy:
         reference = reference_observations(task, number=REFERENCES, seed=seed)
     if sentence := unreachable(task, chosen.output):
         warnings.warn(sentence, stacklevel=2)
+    own = "activations" in config.search.space
+    activation = None if own else {"tanh": jnp.tanh, "relu": jax.nn.relu}[chosen.activation]
     return make_policy(
         task,
         hidden=chosen.hidden,
-        activation={"tanh": jnp.tanh, "relu": jax.nn.relu}[chosen.activation],
+        activation=activation,
         output=chosen.output,
         start=chosen.start,
         convolutions=CONVOLUTIONS[chosen.convolutions],

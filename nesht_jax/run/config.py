@@ -217,6 +217,12 @@ class PolicyConfig(Section):
             choice drawn from the softmax of the scores.
         start: how the last layer begins: "normal", drawn at random, or "zero", so that every action
             begins at the middle of its bounds.
+        kernel: how dense kernels are made: "dense", as they are; "toeplitz", of one weight a
+            diagonal; "circulant", of one weight a diagonal that goes round; "masked", each entry
+            with a gate, trained as the weights are.
+        gate_cost: what fewer open gates are worth to masked kernels, in standardized fitness, at
+            the end: the cost grows from 0 in proportion to the generation.
+        gate_cost_generations: generations in which it grows.
     """
 
     PREFIX = "policy."
@@ -227,6 +233,9 @@ class PolicyConfig(Section):
     clip: float = 5.0
     output: Literal["scale", "clip", "tanh", "sample"] = "scale"
     start: Literal["normal", "zero"] = "zero"
+    kernel: Literal["dense", "toeplitz", "circulant", "masked"] = "dense"
+    gate_cost: float = 0.0
+    gate_cost_generations: int = 100
 
     def _check(self) -> None:
         for width in self.hidden:
@@ -234,6 +243,54 @@ class PolicyConfig(Section):
                 raise ValueError(f"policy.hidden: a width must be at least 1, got {width}")
         if not self.clip > 0:
             raise ValueError(f"policy.clip must be positive, got {self.clip}")
+        self._whole(1, "gate_cost_generations")
+        if not 0 <= self.gate_cost <= 1:
+            raise ValueError(f"policy.gate_cost must be in [0, 1], got {self.gate_cost}")
+        if self.gate_cost and self.kernel != "masked":
+            raise ValueError(f"policy.gate_cost is for kernel masked, got {self.kernel}")
+
+
+@dataclass(frozen=True)
+class SearchConfig(Section):
+    """Search of an architecture beside the weights, at the cost of no further episode (ES-ENAS).
+
+    Args:
+        space: what is searched: "colors", which of a few shared weights each entry of the kernels
+            is; "edges", which of them live, in a fixed number; or "mask", in any; "activations",
+            the function of each hidden unit. None: nothing.
+        controller: what proposes: "evolution" mutates winners of tournaments, "policy_gradient"
+            draws by logits that follow PPO, "random" draws uniformly.
+        colors: shared weights of space colors; null: as many as features or actions, whichever are
+            more.
+        edges: entries of the kernels that live in space edges.
+        num_center: members beyond algorithm.num_members that play the center, each with an
+            architecture of its own, to rate these without noise.
+        every: generations that keep their architectures; the controller learns from the last.
+        samples: members, drawn anew each time, that the controller learns from; null: all.
+        target: entries of the kernels above which the controller is paid less, in proportion; null:
+            as many as are.
+        learning_rate: step size of Adam on the logits of policy_gradient.
+    """
+
+    PREFIX = "search."
+    space: tuple[Literal["colors", "edges", "mask", "activations"], ...] = ()
+    controller: Literal["evolution", "policy_gradient", "random"] = "evolution"
+    colors: int | None = None
+    edges: int = 64
+    num_center: int = 0
+    every: int = 1
+    samples: int | None = None
+    target: int | None = None
+    learning_rate: float = 0.02
+
+    def _check(self) -> None:
+        self._whole(1, "colors", "edges", "every", "samples", "target")
+        self._whole(0, "num_center")
+        self._finite(0.0, "learning_rate", open_=True)
+        if {"edges", "mask"} <= set(self.space):
+            raise ValueError("search.space: edges and mask both say which entries live; take one")
+        if len(set(self.space)) < len(self.space):
+            raise ValueError(f"search.space: one is named twice in {', '.join(self.space)}")
 
 
 @dataclass(frozen=True)
@@ -302,6 +359,7 @@ class Config(Section):
         algorithm: the evolution strategy.
         sparsity: what keeps the policy sparse.
         policy: the network.
+        search: search of its architecture.
         optimizer: what turns the gradient into a step.
         evaluation: evaluations while training.
         steps: useful environment steps to train for: the generation that reaches them is the last;
@@ -325,6 +383,7 @@ class Config(Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     sparsity: SparsityConfig = SparsityConfig()
     policy: PolicyConfig = PolicyConfig()
+    search: SearchConfig = SearchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     steps: int | None = None
@@ -343,6 +402,40 @@ class Config(Section):
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         self._whole(0, "distractors", "seed")
+        if self.structured:
+            self._check_structure()
+
+    def _check_structure(self) -> None:
+        """Refuses what does not go with structured kernels, or with a search."""
+        searched = set(self.search.space)
+        if self.algorithm.rank is not None:
+            raise ValueError(
+                "algorithm.rank must be null where an architecture is searched or kernels have a "
+                f"structure, got {self.algorithm.rank}"
+            )
+        if "colors" in searched and self.policy.kernel != "dense":
+            raise ValueError(
+                f"search.space colors shares the weights of dense kernels, got {self.policy.kernel}"
+            )
+        if "activations" in searched and not self.policy.hidden:
+            raise ValueError("search.space activations needs hidden layers: set policy.hidden")
+        loose = {"toeplitz", "circulant"} & {self.policy.kernel} or {"colors"} & searched
+        by_input = self.sparsity.unit == "row" or self.sparsity.rule == "significance"
+        if loose and self.sparsity.cuts and by_input:
+            raise ValueError(
+                f"kernels that share weights ({loose.pop()}) have no rows of their own: set "
+                "sparsity.unit weight, and another rule than significance"
+            )
+
+    @property
+    def structured(self) -> bool:
+        """Whether a policy's params are made of something else: an architecture, or fewer."""
+        return bool(self.search.space) or self.policy.kernel != "dense"
+
+    @property
+    def num_played(self) -> int:
+        """Members of a generation, those that play the center of a search included."""
+        return self.algorithm.num_members + (self.search.num_center if self.search.space else 0)
 
     @property
     def last_generation(self) -> int:
@@ -357,7 +450,8 @@ class Config(Section):
     @property
     def method(self) -> str:
         """What the algorithm is called in the literature."""
-        return "NESHT" if self.sparsity.cuts else "NES"
+        weights = "NESHT" if self.sparsity.cuts else "NES"
+        return f"{weights}-ENAS" if self.search.space else weights
 
     @property
     def folder(self) -> Path:

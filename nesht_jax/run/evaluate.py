@@ -116,18 +116,41 @@ def make_evaluate_center(
 
 
 def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array, ""]]:
-    """The center as sparse as the method makes it, and its sparsity by the mask."""
-    projection, params = experiment.projection, state.params
-    as_it_is = params, sparsity_of(mask_of(state.optimizer, params))
-    if projection is None:
-        return as_it_is
-    (sparse,) = sparse_states(state.optimizer)
-    mask = projection.mask(params, walk=sparse.walk)
-    projects = experiment.projects(state.generation)
-    if projection.ready is not None:
-        projects &= projection.has_decided(sparse.walk)
-    cut = zero_dead(params, mask), sparsity_of(mask)
-    return jax.tree.map(partial(jnp.where, projects), cut, as_it_is)
+    """The policy's params, as sparse as the method makes them, and their sparsity by the mask."""
+    params, mask = state.params, mask_of(state.optimizer, state.params)
+    projection = experiment.projection
+    if projection is not None:
+        (sparse,) = sparse_states(state.optimizer)
+        cut = projection.mask(params, walk=sparse.walk)
+        projects = experiment.projects(state.generation)
+        if projection.ready is not None:
+            projects &= projection.has_decided(sparse.walk)
+        as_it_is = params, mask
+        params, mask = jax.tree.map(
+            partial(jnp.where, projects), (zero_dead(params, cut), cut), as_it_is
+        )
+    return played(experiment, state, params, mask)
+
+
+def played(
+    experiment: Experiment, state: State, weights: Params, mask: Params | None
+) -> tuple[Params, Float[Array, ""]]:
+    """What a policy takes of these weights, and the sparsity of it.
+
+    Args:
+        experiment: experiment that the weights are of.
+        state: state whose architecture is played.
+        weights: weights, as ``state.params``.
+        mask: which of them live; None: all.
+    """
+    if experiment.search is None:
+        return weights, sparsity_of(mask)
+    structure, controller = experiment.search
+    architecture = controller.best(state.search)
+    if mask is None:
+        mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), weights)
+    living = structure.living(architecture, weights, mask)
+    return structure.materialize(architecture, weights), sparsity_of(living)
 
 
 class RunScore(NamedTuple):
@@ -189,7 +212,9 @@ def learned(folder: Path, generation: Which | None = None) -> tuple[Config, Expe
     config = read_config(folder)
     experiment = build(config)
     which = "best" if generation is None else generation
-    return config, experiment, read_policy(folder, which, experiment.state)
+    params, _ = projected(experiment, experiment.state)
+    like = params, experiment.state.moments
+    return config, experiment, read_policy(folder, which, *like)
 
 
 @pinned()
@@ -235,7 +260,7 @@ def evaluate_run(
         num_envs=config.num_envs,
     )
 
-    def played(params: Params) -> Score:
+    def scored(params: Params) -> Score:
         evaluation = play(0, params, at.moments)
         return score(evaluation.fitness, evaluation.steps)
 
@@ -243,14 +268,15 @@ def evaluate_run(
         found = RunScore(
             task=played_on.name,
             generation=at.generation,
-            thresholded=played(at.params),
+            thresholded=scored(at.params),
             thresholded_sparsity=at.sparsity,
             reading=reading(config, experiment.task, experiment.policy, at.params),
         )
         if (state := at.state) is None:
             return found
-        sparsity = float(sparsity_of(mask_of(state.optimizer, state.params)))
-        return found._replace(center=played(state.params), center_sparsity=sparsity)
+        center = state.params, mask_of(state.optimizer, state.params)
+        params, sparsity = played(experiment, state, *center)
+        return found._replace(center=scored(params), center_sparsity=float(sparsity))
     finally:
         close()
 

@@ -125,7 +125,7 @@ def _row(
 ) -> Row:
     row = Row(number)
     if info is not None:
-        told = {name: np.asarray(value).item() for name, value in info._asdict().items()}
+        told = {n: np.asarray(x).item() for n, x in info._asdict().items() if x is not None}
         row = row._replace(**told)
         if experiment.task.frame_skip:
             row = row._replace(frames=row.steps * experiment.task.frame_skip)

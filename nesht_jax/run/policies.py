@@ -124,13 +124,14 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def read_policy(folder: Path, which: Which, like: State) -> Learned:
+def read_policy(folder: Path, which: Which, params: Params, moments: Moments | None) -> Learned:
     """Reads one policy of a run.
 
     Args:
         folder: run folder.
         which: which evaluation.
-        like: some state of the run, which gives structure and shapes.
+        params: params of some policy of the run, which give structure and shapes.
+        moments: moments of the run, likewise.
 
     Raises:
         ValueError: if the file does not read, has no such evaluation, or holds other shapes.
@@ -149,8 +150,8 @@ def read_policy(folder: Path, which: Which, like: State) -> Learned:
             )
         place = int(found[0])
     one = {name: stack[place] for name, stack in arrays.items()}
-    params = _filled("params", like.params, one, folder)
-    moments = None if like.moments is None else _filled("moments", like.moments, one, folder)
+    params = _filled("params", params, one, folder)
+    moments = None if moments is None else _filled("moments", moments, one, folder)
     return Learned(int(one["generation"]), float(one["sparsity"]), params, moments)
 
 

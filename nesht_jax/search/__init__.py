@@ -1,0 +1,1 @@
+"""Architecture search: spaces, controllers that propose from them, ES-ENAS that trains both."""
