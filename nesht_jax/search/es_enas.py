@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from nesht_jax.es.checks import checked_fitness
 from nesht_jax.es.nes import Algorithm, Info, State, generation_keys
@@ -118,7 +118,7 @@ def es_enas(
         told, info = algorithm.tell(state, goal[:num_members], observed=observed)
 
         architectures = jax.vmap(propose, (None, 0))(state, everybody)
-        distinct = _distinct(jax.vmap(controller.canonical)(architectures))
+        hashes = jax.vmap(lambda i: _hash(controller.canonical(propose(state, i))))(everybody)
         goal = identity(fitness if objective is None else objective(fitness, sizes, now))
         key = jax.random.fold_in(generation_keys(state)[0], UPDATE)
         if samples is not None:
@@ -131,7 +131,7 @@ def es_enas(
         sound = ~failed(fitness[num_members:])
         info = info._replace(
             center_fitness=jnp.mean(fitness[num_members:], where=sound) if num_center else None,
-            distinct_architectures=distinct,
+            distinct_architectures=_distinct(hashes),
             edges=sizes.astype(jnp.float32).mean(),
         )
         return told._replace(search=learned), info
@@ -181,15 +181,18 @@ def fewer_edges(weight: optax.Schedule) -> Objective:
     return objective
 
 
-def _distinct(architectures: Int[Array, "p l"]) -> Int[Array, ""]:
-    """How many of the rows differ, by a hash of 32 bits."""
-    places = jnp.arange(architectures.shape[1], dtype=jnp.uint32)
+def _distinct(hashes: UInt32[Array, " p"]) -> Int[Array, ""]:
+    ordered = jnp.sort(hashes)
+    return 1 + (ordered[1:] != ordered[:-1]).sum(dtype=jnp.int32)
 
-    def mixed(x: Array) -> Array:
-        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-            x = (x ^ (x >> shift)) * jnp.uint32(factor)
-        return x ^ (x >> 16)
 
-    hashed = mixed(architectures.astype(jnp.uint32) ^ mixed(places + 1)).sum(1, dtype=jnp.uint32)
-    hashed = jnp.sort(hashed)
-    return 1 + (hashed[1:] != hashed[:-1]).sum(dtype=jnp.int32)
+def _hash(architecture: Int[Array, " l"]) -> UInt32[Array, ""]:
+    places = jnp.arange(architecture.size, dtype=jnp.uint32) + 1
+    return _mixed(architecture.astype(jnp.uint32) ^ _mixed(places)).sum(dtype=jnp.uint32)
+
+
+def _mixed(x: UInt32[Array, " l"]) -> UInt32[Array, " l"]:
+    """Bits of whole numbers, shuffled one to one (Wellons 2018, ``lowbias32``)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
