@@ -2,7 +2,7 @@
 
 The file holds plain arrays, stacked along the evaluations: their ``generation``, mean ``return``
 and ``sparsity``, the params as they were played under ``params/``, the moments that policies read
-under ``moments/``.
+under ``moments/``; of a search ``edges``, the share of the proposals in which each edge lives.
 """
 
 import io
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from nesht_jax.es.nes import State
 from nesht_jax.types import Moments, Params, is_phantom
@@ -36,6 +37,8 @@ class Learned(NamedTuple):
         params: params as sparse as the method makes them.
         moments: running moments of observations; None where the policy uses none.
         state: checkpoint that all this is of; None of an evaluation.
+        edges: share of the proposed architectures in which each entry of the kernels lives; None
+            without a search, and of what is read from a file.
     """
 
     generation: int
@@ -43,6 +46,7 @@ class Learned(NamedTuple):
     params: Params
     moments: Moments | None
     state: State | None = None
+    edges: Float[np.ndarray, " e"] | None = None
 
 
 class Policies:
@@ -81,6 +85,7 @@ class Policies:
             "sparsity": np.asarray(learned.sparsity, np.float32),
             **_named("params", learned.params),
             **_named("moments", learned.moments),
+            **({} if learned.edges is None else {"edges": learned.edges.astype(np.float32)}),
         }
         self._kept.append(arrays)
         size = sum(array.nbytes for array in arrays.values())

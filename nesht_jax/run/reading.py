@@ -1,9 +1,13 @@
-"""What the policy of an experiment reads, under the names of its task."""
+"""What the policy of an experiment reads, and how it is wired, under the names of its task."""
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
+from nesht_jax.policy.activation import ACTIVATIONS, CHOICE
+from nesht_jax.policy.size import Encoding, Size, size_of
 from nesht_jax.report.reading import Reading
+from nesht_jax.report.wiring import Wiring
 from nesht_jax.run.config import Config
 from nesht_jax.types import Params, Policy, Task
 
@@ -20,19 +24,85 @@ def reading(config: Config, task: Task, policy: Policy, params: Params) -> Readi
     first, *others = policy.layers or (None,)
     if first is None or first.kind != "dense" or task.image_shape is not None:
         return None
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
-    }
+    leaves = _leaves(params)
     units = tuple(f"unit {i}" for i in range(first.fan_out))
-    numbered = tuple(f"action {i}" for i in range(task.num_actions))
     return Reading(
         sensors=task.feature_names or tuple(f"feature {i}" for i in range(task.observation_size)),
-        motors=units if others else task.action_names or numbered,
+        motors=units if others else _motors(task),
         weights=leaves[first.kernel],
         biases=leaves.get(f"{first.name}/bias", np.zeros(first.fan_out, np.float32)),
         formulas=() if others else _formulas(config, task),
         units=_units(config, task),
+    )
+
+
+def _leaves(params: Params) -> dict[str, Float[np.ndarray, "..."]]:
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in paths
+    }
+
+
+def _motors(task: Task) -> tuple[str, ...]:
+    return task.action_names or tuple(f"action {i}" for i in range(task.num_actions))
+
+
+def wiring(config: Config, task: Task, policy: Policy, params: Params) -> Wiring | None:
+    """Reads how a policy is wired; None where its architecture was neither searched nor given.
+
+    Args:
+        config: config of the run.
+        task: task of the run.
+        policy: policy of the run.
+        params: params of the policy, as sparse as the method makes them.
+    """
+    reads = reading(config, task, policy, params)
+    if not config.structured or reads is None:
+        return None
+    leaves = _leaves(params)
+    kernels = tuple(leaves[layer.kernel] for layer in policy.layers)
+    nodes = [reads.inputs, *(unit_names(config, leaves, policy)), _motors(task)]
+    shares = "colors" in config.search.space
+    colors = config.search.colors or max(task.num_features, task.num_actions)
+    return Wiring(tuple(nodes), kernels, colors if shares else 0)
+
+
+def unit_names(
+    config: Config, leaves: dict[str, np.ndarray], policy: Policy
+) -> list[tuple[str, ...]]:
+    """The functions of the hidden units, layer by layer."""
+    functions, names = list(ACTIVATIONS), []
+    for number, layer in enumerate(policy.layers[:-1]):
+        chosen = leaves.get(f"activation{number}/{CHOICE}")
+        usual = (config.policy.activation,) * layer.fan_out
+        names.append(usual if chosen is None else tuple(functions[i] for i in chosen.tolist()))
+    return names
+
+
+def size(config: Config, policy: Policy, params: Params) -> tuple[Size, Size]:
+    """Counts what a policy of dense layers takes to write down, and what it would if dense."""
+    leaves, kernels = _leaves(params), [(layer.fan_in, layer.fan_out) for layer in policy.layers]
+    biases = sum(leaf.size for name, leaf in leaves.items() if name.endswith("/bias"))
+    kept = sum(int(np.count_nonzero(leaves[layer.kernel])) for layer in policy.layers)
+    colors = len(np.unique(np.concatenate([leaves[x.kernel].ravel() for x in policy.layers])))
+    encoding: Encoding = config.policy.kernel
+    if "colors" in config.search.space:
+        encoding = "shared"
+    elif encoding == "dense" and {"edges", "mask"} & set(config.search.space):
+        encoding = "pruned"
+    counted = size_of(kernels, encoding, biases=biases, colors=colors, kept=kept)
+    return counted, size_of(kernels, "dense", biases=biases)
+
+
+def size_in_words(config: Config, policy: Policy, params: Params) -> str:
+    """Tells in one line what a policy takes to write down."""
+    small, dense = size(config, policy, params)
+    more = small.bits_with_positions
+    beside = f" ({more:,} with positions)" if more > small.bits else ""
+    return (
+        f"{small.weights} weights in {small.bits:,} bits with biases{beside}, "
+        f"{100 * small.compression(dense):.0f} % less than dense"
     )
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from nesht_jax.policy.activation import CHOICE
 from nesht_jax.report.page import Pruned, Run, film_uri
 from nesht_jax.report.rows import Row, evaluations, read_rows
 from nesht_jax.report.statistics import score
@@ -146,15 +147,19 @@ def _pruning(
     first = experiment.policy.layers[0].kernel if by_rows(config) else None
 
     def group(path: tuple[str, ...]) -> str | None:
-        return "all" if first in (None, "/".join(path)) else None
+        return "all" if path[-1] != CHOICE and first in (None, "/".join(path)) else None
 
     def keep_largest(k: int) -> Params:
         return make_projection(keep=k, unit="row" if first else "weight", scope=group)(params)
 
     if first is not None:
         return keep_largest, int(leaf(params, first).any(1).sum())
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    return keep_largest, sum(int((x != 0).sum()) for path, x in paths if not is_phantom(path))
+    weights = [
+        leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
+        if not is_phantom(path) and np.issubdtype(leaf.dtype, np.floating)
+    ]
+    return keep_largest, sum(int((leaf != 0).sum()) for leaf in weights)
 
 
 def points_of(living: int) -> list[int]:

@@ -2,14 +2,17 @@
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int
 
-from nesht_jax.es.nes import Algorithm
+from nesht_jax.es.nes import Algorithm, State
 from nesht_jax.policy.activation import ACTIVATIONS
 from nesht_jax.policy.structure import Structure, make_structure
 from nesht_jax.run.config import Config, SearchConfig
 from nesht_jax.search.controller import Controller, fixed, random_search
-from nesht_jax.search.es_enas import es_enas, fewer_edges, target_edges
+from nesht_jax.search.es_enas import es_enas, fewer_edges, proposal_key, target_edges
 from nesht_jax.search.evolution import regularized_evolution
 from nesht_jax.search.policy_gradient import policy_gradient
 from nesht_jax.search.space import Space, choices, product, subset
@@ -96,3 +99,14 @@ def searching(config: Config, algorithm: Algorithm, search: Search) -> Algorithm
         objective=None if chosen.target is None else target_edges(chosen.target),
         weights_objective=weights_objective,
     )
+
+
+def edge_frequency(config: Config, search: Search, state: State) -> Float[Array, " e"]:
+    """Computes in which share of the next generation's proposals each entry of kernels lives."""
+    key = proposal_key(state, config.search.every)
+
+    def edges(i: Int[Array, ""]) -> Bool[Array, " e"]:
+        architecture = search.controller.propose(state.search, key, i)
+        return search.structure.edges(architecture, state.params)
+
+    return jax.vmap(edges)(jnp.arange(config.num_played, dtype=jnp.int32)).mean(0)

@@ -25,6 +25,7 @@ from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report import figures, notebook
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row, read_rows
+from nesht_jax.report.wiring import Proposed, Wiring, search_picture, wiring_picture
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, build, build_training
 from nesht_jax.run.checkpoint import Checkpoints
@@ -37,10 +38,11 @@ from nesht_jax.run.generations import (
     make_run_generations,
 )
 from nesht_jax.run.interrupt import Stop, stop_signals
-from nesht_jax.run.policies import Learned, Policies
+from nesht_jax.run.policies import Learned, Policies, read_arrays
 from nesht_jax.run.provenance import Sitting
-from nesht_jax.run.reading import reading
+from nesht_jax.run.reading import reading, size_in_words, wiring
 from nesht_jax.run.record import Display, Metrics
+from nesht_jax.run.search import edge_frequency
 from nesht_jax.run.track import check_installed
 from nesht_jax.run.yaml import dump, write
 from nesht_jax.types import HostEvaluate, Params
@@ -64,6 +66,7 @@ class Result(NamedTuple):
         rows: metrics, one row a generation; row 0 is the evaluation before the first.
         interrupted: signal that ended the run early, if one did.
         reading: what the policy reads, as sparse as its method makes it; None of images.
+        size: what the policy takes to write down, in words; empty where it is as large as usual.
     """
 
     folder: Path
@@ -72,6 +75,7 @@ class Result(NamedTuple):
     rows: list[Row]
     interrupted: Signals | None
     reading: Reading | None = None
+    size: str = ""
 
     def __repr__(self) -> str:
         return f"<Result {self.folder}, {self._sentence()}>"
@@ -125,6 +129,9 @@ class Run:
         self._config, self._experiment, self._policies = config, experiment, policies
         self._run_generations, self.close = run_generations, close
         self._projected = jax.jit(partial(projected, experiment))
+        self._edges = None
+        if experiment.search is not None and config.search.space:
+            self._edges = jax.jit(partial(edge_frequency, config, experiment.search))
 
     @pinned()
     def go(self, console: Console, *, on_evaluation: OnEvaluation | None = None) -> Result:
@@ -151,8 +158,12 @@ class Run:
         params, _ = projected(self._experiment, state)
         reads = reading(config, self._experiment.task, self._experiment.policy, params)
         interrupted = None if done else stop.asked
-        result = Result(folder, config, state, metrics.rows, interrupted, reads)
+        wires = wiring(config, self._experiment.task, self._experiment.policy, params)
+        words = size_in_words(config, self._experiment.policy, params) if wires else ""
+        result = Result(folder, config, state, metrics.rows, interrupted, reads, words)
         _draw(config, self._experiment, result, params)
+        if wires is not None:
+            _draw_search(config, result, wires)
         return result
 
     def _loop(
@@ -198,7 +209,9 @@ class Run:
 
     def _learned(self, state: State) -> Learned:
         params, sparsity = self._projected(state)
-        return Learned(int(state.generation), float(sparsity), params, state.moments)
+        edges = None if self._edges is None else np.asarray(self._edges(state))
+        at = int(state.generation), float(sparsity), params, state.moments
+        return Learned(*at, edges=edges)
 
 
 def _is_true(told: object) -> bool:
@@ -306,3 +319,14 @@ def _draw(config: Config, experiment: Experiment, result: Result, params: Params
     norms = segment_norms(params, experiment.policy.layers, config.distractors).tolist()
     if norms:
         figures.segment_picture(norms, result.folder / "segments.png", title=title)
+
+
+def _draw_search(config: Config, result: Result, wires: Wiring) -> None:
+    title = f"{config.task} ×{config.distractors}, {config.method}"
+    wiring_picture(wires, result.folder / "architecture.png", title=title)
+    if not {"edges", "mask"} & set(config.search.space):
+        return
+    arrays = read_arrays(result.folder)
+    proposed = Proposed(arrays["generation"], arrays["edges"])
+    path, target = result.folder / "search.png", config.search.target
+    search_picture(result.rows, proposed, wires, path, title=title, target=target)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from nesht_jax.es.checks import checked_fitness
 from nesht_jax.es.nes import Algorithm, Info, State, generation_keys
@@ -80,9 +80,7 @@ def es_enas(
         return state._replace(search=controller.init(jax.random.fold_in(key, INIT)))
 
     def propose(state: State, i: int | Int[Array, ""]) -> Architecture:
-        first = state._replace(generation=state.generation - state.generation % every)
-        key = jax.random.fold_in(generation_keys(first)[0], PROPOSALS)
-        return controller.propose(state.search, key, i)
+        return controller.propose(state.search, proposal_key(state, every), i)
 
     def theta(state: State, i: int | Int[Array, ""]) -> Params:
         moved = algorithm.member(state, jnp.minimum(i, num_members - 1))
@@ -137,6 +135,12 @@ def es_enas(
         return told._replace(search=learned), info
 
     return Algorithm(init, population, member, ask, tell)
+
+
+def proposal_key(state: State, every: int = 1) -> Key[Array, ""]:
+    """Gives the key of the proposals of the next generation; see ``es_enas`` for ``every``."""
+    first = state._replace(generation=state.generation - state.generation % every)
+    return jax.random.fold_in(generation_keys(first)[0], PROPOSALS)
 
 
 def target_edges(target: int, *, omega: float = -1.0) -> Objective:

@@ -19,6 +19,8 @@ FILES = {
     "learning curve": "learning_curve.png",
     "sensors": "sensors.png",
     "weights by segment": "segments.png",
+    "architecture": "architecture.png",
+    "search": "search.png",
     "metrics": "metrics.jsonl",
 }
 
@@ -41,7 +43,7 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     if evaluated:
         paths = jax.tree_util.tree_flatten_with_path(result.state.params)[0]
         weights = sum(leaf.size for path, leaf in paths if not is_phantom(path))
-        for what, value in _learned(config, evaluated[-1][1], weights):
+        for what, value in _learned(config, evaluated[-1][1], weights, result.size):
             table.add_row(what, escape(value))
     if best is not None and best != evaluated[-1]:
         table.add_row("best evaluation", f"{best[1].mean:.1f} at generation {best[0]}")
@@ -74,7 +76,7 @@ def print_law(console: Console, reading: Reading | None) -> None:
         say(console, line)
 
 
-def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[str, str]]:
+def _learned(config: Config, last: EvaluationRow, weights: int, size: str) -> list[tuple[str, str]]:
     error = "" if last.standard_error is None else f" ± {last.standard_error:.1f}"
     mean = "none" if last.mean is None else f"{last.mean:.1f}{error}"
     failed = f", {last.failed} of {last.episodes} episodes failed" if last.failed else ""
@@ -83,7 +85,8 @@ def _learned(config: Config, last: EvaluationRow, weights: int) -> list[tuple[st
     normalized = None if last.mean is None else human_normalized(config.task, last.mean)
     if normalized is not None:
         told.append(("human-normalized", f"{normalized:.3f}"))
-    told.append(("weights kept", f"{kept} of {weights}, sparsity {last.sparsity:.3f}"))
+    kept_of = f"{kept} of {weights}, sparsity {last.sparsity:.3f}"
+    told.append(("size", size) if size else ("weights kept", kept_of))
     if len(last.segment_norms) > 1:
         true, *distractors = last.segment_norms
         mean = sum(distractors) / len(distractors)
