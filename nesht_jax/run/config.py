@@ -259,7 +259,8 @@ class SearchConfig(Section):
             is; "edges", which of them live, in a fixed number; or "mask", in any; "activations",
             the function of each hidden unit. None: nothing.
         controller: what proposes: "evolution" mutates winners of tournaments, "policy_gradient"
-            draws by logits that follow PPO, "random" draws uniformly.
+            draws by logits that follow PPO, "pointer_network" by a recurrent network that does so,
+            of space edges, "random" draws uniformly.
         colors: shared weights of space colors; null: as many as features or actions, whichever are
             more.
         edges: entries of the kernels that live in space edges.
@@ -269,12 +270,12 @@ class SearchConfig(Section):
         samples: members, drawn anew each time, that the controller learns from; null: all.
         target: entries of the kernels above which the controller is paid less, in proportion; null:
             as many as are.
-        learning_rate: step size of Adam on the logits of policy_gradient.
+        learning_rate: step size of Adam on what policy_gradient and pointer_network draw by.
     """
 
     PREFIX = "search."
     space: tuple[Literal["colors", "edges", "mask", "activations"], ...] = ()
-    controller: Literal["evolution", "policy_gradient", "random"] = "evolution"
+    controller: Literal["evolution", "policy_gradient", "pointer_network", "random"] = "evolution"
     colors: int | None = None
     edges: int = 64
     num_center: int = 0
@@ -289,6 +290,8 @@ class SearchConfig(Section):
         self._finite(0.0, "learning_rate", open_=True)
         if {"edges", "mask"} <= set(self.space):
             raise ValueError("search.space: edges and mask both say which entries live; take one")
+        if self.controller == "pointer_network" and "edges" not in self.space:
+            raise ValueError("search.controller pointer_network is for search.space edges")
         if len(set(self.space)) < len(self.space):
             raise ValueError(f"search.space: one is named twice in {', '.join(self.space)}")
 
@@ -416,6 +419,11 @@ class Config(Section):
         if "colors" in searched and self.policy.kernel != "dense":
             raise ValueError(
                 f"search.space colors shares the weights of dense kernels, got {self.policy.kernel}"
+            )
+        if searched and self.generations is not None and self.search.every > self.generations:
+            raise ValueError(
+                f"search.every must be at most the {self.generations} generations, or the "
+                f"controller never learns, got {self.search.every}"
             )
         if "activations" in searched and not self.policy.hidden:
             raise ValueError("search.space activations needs hidden layers: set policy.hidden")

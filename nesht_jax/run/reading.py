@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from nesht_jax.policy.activation import ACTIVATIONS, CHOICE
 from nesht_jax.policy.size import Encoding, Size, size_of
@@ -36,7 +35,7 @@ def reading(config: Config, task: Task, policy: Policy, params: Params) -> Readi
     )
 
 
-def _leaves(params: Params) -> dict[str, Float[np.ndarray, "..."]]:
+def _leaves(params: Params) -> dict[str, np.ndarray]:
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)

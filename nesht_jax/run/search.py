@@ -14,6 +14,7 @@ from nesht_jax.run.config import Config, SearchConfig
 from nesht_jax.search.controller import Controller, fixed, random_search
 from nesht_jax.search.es_enas import es_enas, fewer_edges, proposal_key, target_edges
 from nesht_jax.search.evolution import regularized_evolution
+from nesht_jax.search.pointer_network import pointer_network
 from nesht_jax.search.policy_gradient import policy_gradient
 from nesht_jax.search.space import Space, choices, product, subset
 from nesht_jax.types import Policy, Task
@@ -61,7 +62,8 @@ def _edges(chosen: SearchConfig, structure: Structure) -> Space:
             f"search.edges must be at most {structure.num_edges}, the entries of the policy's "
             f"kernels, got {chosen.edges}"
         )
-    return subset(structure.num_edges, chosen.edges)
+    pointer = chosen.controller == "pointer_network"
+    return (pointer_network if pointer else subset)(structure.num_edges, chosen.edges)
 
 
 def _controller(config: Config, space: Space) -> Controller:
@@ -71,7 +73,7 @@ def _controller(config: Config, space: Space) -> Controller:
         raise ValueError(f"search.samples must be at most {played}, the members, got {told}")
     if chosen.controller == "random":
         return random_search(space)
-    if chosen.controller == "policy_gradient":
+    if chosen.controller in ("policy_gradient", "pointer_network"):
         return policy_gradient(space, learning_rate=chosen.learning_rate)
     if told < 4:
         raise ValueError(

@@ -1,0 +1,190 @@
+"""A search in a run: resumed, evaluated, loaded, reported, refused."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from test_train import bits, without_time
+
+from nesht_jax import load, train
+from nesht_jax.run.build import build
+from nesht_jax.run.cli import main
+from nesht_jax.run.config import (
+    AlgorithmConfig,
+    Config,
+    EvaluationConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    SearchConfig,
+    SparsityConfig,
+)
+from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.policies import read_arrays
+from nesht_jax.run.reading import size, wiring
+from nesht_jax.run.report import gather
+
+SEARCHED = Config(
+    task="probe/linear",
+    distractors=3,
+    algorithm=AlgorithmConfig(num_members=20, sigma=0.1),
+    search=SearchConfig(space=("edges",), edges=9, num_center=10),
+    policy=PolicyConfig(hidden=(4,), start="normal"),
+    optimizer=OptimizerConfig("adam", 0.05),
+    evaluation=EvaluationConfig(every=4, episodes=3),
+    generations=9,
+    checkpoint_every=5,
+)
+PG = SearchConfig(("mask", "activations"), "policy_gradient", every=2, samples=7, target=40)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="evolution"),
+        pytest.param({"search": PG}, id="policy-gradient"),
+        pytest.param({"search": SearchConfig(("colors",), "random", num_center=2)}, id="random"),
+        pytest.param(
+            {"task": "gymnasium/CartPole-v1", "search": replace(SEARCHED.search, edges=30)},
+            id="gymnasium",
+        ),
+        pytest.param(
+            {"search": SearchConfig(), "policy": PolicyConfig(kernel="masked", gate_cost=0.5)},
+            id="masked",
+        ),
+        pytest.param(
+            {"sparsity": SparsityConfig(fraction=0.5, every=2)}, id="with-hard-thresholding"
+        ),
+    ],
+)
+def test_a_resumed_search_is_the_uninterrupted_one_bit_for_bit(changes, tmp_path, quiet):
+    config = replace(SEARCHED, **changes)
+    whole = train(replace(config, out=str(tmp_path / "whole")), console=quiet)
+    cut = replace(config, out=str(tmp_path / "cut"), generations=6)
+    train(cut, console=quiet)
+    resumed = train(replace(cut, generations=9), resume=True, console=quiet)
+    assert bits(resumed.state) == bits(whole.state)
+    assert without_time(resumed.rows)[7:] == without_time(whole.rows)[7:]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished search; do not change it."""
+    search = replace(SEARCHED.search, space=("edges", "activations"))
+    folder = tmp_path_factory.mktemp("search") / "run"
+    return train(replace(SEARCHED, search=search, out=str(folder)))
+
+
+def test_what_is_loaded_is_the_center_with_the_best_architecture(run):
+    policy = load(run.folder)
+    structure, controller = build(run.config).search
+    best = controller.best(run.state.search)
+    expected = structure.materialize(best, run.state.params)
+    jax.tree.map(np.testing.assert_array_equal, policy.params, expected)
+    kernels = [np.asarray(policy.params[f"layer{n}"]["kernel"]) for n in (0, 1)]
+    assert sum(np.count_nonzero(kernel) for kernel in kernels) == 9
+    x = np.linspace(-1, 1, 20, dtype=np.float32)
+    assert np.isfinite(policy(x)).all()
+
+
+def test_every_evaluation_kept_its_policy_and_what_was_proposed(run):
+    arrays = read_arrays(run.folder)
+    assert arrays["generation"].tolist() == [0, 4, 8, 9]
+    np.testing.assert_allclose(arrays["edges"].sum(1), 9, rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, load(run.folder, 9).params, load(run.folder).params)
+    assert arrays["params/activation0/choice"].shape == (4, 4)
+
+
+def test_the_metrics_tell_of_the_search(run):
+    for row in run.rows[1:]:
+        assert row.edges == 9 and 2 <= row.distinct_architectures <= 30
+        assert np.isfinite(row.center_fitness)
+    entries = 20 * 4 + 4
+    sparsity = run.rows[-1].evaluation.sparsity
+    assert sparsity == pytest.approx((entries - 9) / (entries + 5))  # biases live
+
+
+def test_an_evaluation_of_the_run_is_of_that_policy(run):
+    found = evaluate_run(run.folder, episodes=5)
+    assert found.center == found.thresholded
+    assert found.thresholded_sparsity == pytest.approx(run.rows[-1].evaluation.sparsity)
+
+
+def test_its_page_is_gathered(run):
+    page = gather(run.folder, episodes=2)
+    assert page.pruned[-1].k == 9 + np.count_nonzero(
+        [*run.state.params["layer0"]["bias"], *run.state.params["layer1"]["bias"]]
+    )
+
+
+def test_its_size_and_its_pictures_are_of_what_it_reads(run):
+    policy = load(run.folder)
+    small, dense = size(run.config, policy.policy, policy.params)
+    assert (small.weights, small.floats, dense.floats) == (9, 14, 89)
+    assert small.bits_with_positions == 32 * 14 + 9 * 7
+    assert run.size.startswith("9 weights in 448 bits with biases (511 with positions)")
+    wires = wiring(run.config, policy.task, policy.policy, policy.params)
+    assert wires.living == 9 and wires.num_edges == 84
+    assert len(wires.names()) == 84 and wires.names()[-1].endswith("→ action 0")
+    for name in ("architecture.png", "search.png"):
+        with Image.open(run.folder / name) as picture:
+            assert len(picture.convert("RGB").getcolors(2**24)) > 50
+
+
+def test_nothing_is_added_where_nothing_is_searched(tmp_path, quiet):
+    config = replace(SEARCHED, search=SearchConfig(), generations=2, out=str(tmp_path / "run"))
+    done = train(config, console=quiet)
+    assert done.state.search is None and done.size == ""
+    assert done.rows[-1].edges is None
+    assert not (done.folder / "architecture.png").exists()
+    assert "edges" not in read_arrays(done.folder)
+
+
+def test_thresholding_goes_with_a_search(tmp_path, quiet):
+    """What H_k zeroes is dead in every architecture."""
+    sparsity = SparsityConfig(fraction=0.5, every=1, exempt_bias=True)
+    config = replace(SEARCHED, sparsity=sparsity, out=str(tmp_path / "run"))
+    done = train(config, console=quiet)
+    kernels = [done.state.params[f"layer{n}"]["kernel"] for n in (0, 1)]
+    assert sum(int(jnp.count_nonzero(kernel)) for kernel in kernels) == 42
+    assert sum(np.count_nonzero(x) for x in load(done.folder).params["layer0"]["kernel"]) <= 9
+
+
+REFUSED = {
+    "algorithm.rank must be null": ["--algorithm.rank", "1"],
+    "must be at most 20, the entries of the policy's kernels, got 21": ["--search.edges", "21"],
+    "must have 1 to 20 colors, got 21": ["--search.space", "[colors]", "--search.colors", "21"],
+    "so 4 members, got 2": ["--algorithm.num_members", "2"],
+    "needs hidden layers: set policy.hidden": ["--search.space", "[activations]"],
+    "edges and mask both say": ["--search.space", "[edges, mask]"],
+    "search.samples must be at most 32": ["--search.samples", "33"],
+    "or the controller never learns, got 9": ["--search.every", "9", "--generations", "8"],
+    "search.edges must be at least 1, got 0": ["--search.edges", "0"],
+    "shares the weights of dense kernels": [
+        "--search.space",
+        "[colors]",
+        "--policy.kernel",
+        "toeplitz",
+    ],
+    "have no rows of their own": [
+        "--search.space",
+        "[colors]",
+        "--sparsity.unit",
+        "row",
+        "--sparsity.keep",
+        "3",
+    ],
+    "policy.gate_cost is for kernel masked, got dense": ["--policy.gate_cost", "0.5"],
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_what_cannot_be_is_refused_in_one_sentence(sentence, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "probe/linear", "--distractors", "3", "--search.space", "[edges]"]
+    assert main([*words, "--search.edges", "5", *REFUSED[sentence]]) == 2
+    told = capsys.readouterr().err
+    assert sentence in " ".join(told.split())
+    assert "Traceback" not in told and not any(tmp_path.iterdir())
