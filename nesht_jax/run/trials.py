@@ -83,7 +83,9 @@ def captioned(
     return np.asarray(page)
 
 
-def side_by_side(films: Sequence[Sequence[Picture]]) -> list[Picture]:
+def side_by_side(
+    films: Sequence[Sequence[Picture]],
+) -> list[UInt8[np.ndarray, "height joined 3"]]:
     """Joins films; the last picture of one that has ended stays."""
     return [
         np.hstack([pictures[min(i, len(pictures) - 1)] for pictures in films])
