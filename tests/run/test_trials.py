@@ -14,7 +14,7 @@ from nesht_jax.run.trials import captioned, early_middle_last, film_trials, side
 
 
 class FakeStage:
-    """An episode that lasts as many steps as the stage is old; its first sight is its seed's."""
+    """Of the first stage an episode has one step, of the second two, ...; all see their seed."""
 
     seconds = 0.1
     made = []
