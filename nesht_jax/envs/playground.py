@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from mujoco_playground import dm_control_suite, registry
 from mujoco_playground._src import mjx_env
 
+from nesht_jax.envs.playground_sensors import names_of
 from nesht_jax.envs.silence import silence_mujoco
 from nesht_jax.envs.simulator import (
     as_environment,
@@ -65,16 +66,20 @@ def make(name: str, options: TaskOptions) -> Task:
         after = task.step(jax.tree.map(lambda x: x, state), action)
         return Transition(after, _seen(after.obs), after.reward, after.done > 0)
 
+    size = vector_size(full_name, observation)
+    known = names_of(task, num_features=size)
     one = np.ones(task.action_size, np.float32)
     return Task(
         name=full_name,
         options=options,
-        observation_size=vector_size(full_name, observation),
+        observation_size=size,
         action_low=-one,
         action_high=one,
         discrete=False,
         horizon=config.episode_length,
         terminates=name not in dm_control_suite.ALL_ENVS,  # those end at their limit only
+        feature_names=known.features,
+        action_names=known.actions,
         simulator=as_environment(reset, step),
     )
 

@@ -1,6 +1,7 @@
 """Names of what bodies sense and of what they do, where the simulators tell none.
 
-Gymnasium's MuJoCo, classic control and Box2D tasks, in whatever suite they are played.
+Gymnasium's MuJoCo, classic control and Box2D tasks, in whatever suite they are played; those of
+MuJoCo Playground are told by ``playground_sensors``.
 """
 
 from collections.abc import Callable, Iterable
@@ -54,7 +55,7 @@ def _rates(joints: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{joint} rate" for joint in joints)
 
 
-def _planar(*joints: str) -> Names:
+def planar(*joints: str) -> Names:
     """A body in the plane of x and z, whose place along x is not shown."""
     speeds = ("forward velocity", "vertical velocity", "pitch rate")
     return Names(("height", "pitch", *joints, *speeds, *_rates(joints)), joints)
@@ -158,9 +159,9 @@ _CHEETAH = product(("back", "front"), ("thigh", "shin", "foot"))
 _WALKER = product(("right", "left"), ("thigh", "leg", "foot"))
 
 TASKS: dict[str, Callable[[int], Names]] = {
-    "hopper": _always(_planar("thigh", "leg", "foot")),
-    "halfcheetah": _always(_planar(*map(" ".join, _CHEETAH))),
-    "walker2d": _always(_planar(*map(" ".join, _WALKER))),
+    "hopper": _always(planar("thigh", "leg", "foot")),
+    "halfcheetah": _always(planar(*map(" ".join, _CHEETAH))),
+    "walker2d": _always(planar(*map(" ".join, _WALKER))),
     "swimmer": _always(_swimmer()),
     "ant": _ant,
     "humanoid": _humanoid,

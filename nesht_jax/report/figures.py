@@ -1,5 +1,6 @@
 """The pictures of a run, how it learned and which sensors its policy reads; and of a sweep."""
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.ticker import MaxNLocator
 
 from nesht_jax.report.reading import Reading
@@ -18,6 +20,9 @@ MOST_SENSORS = 32
 
 MOST_NAMED = 20
 """Motors whose weights are written as numbers."""
+
+ROBOT = 2.6
+"""Inches that a robot is wide."""
 
 LARGEST_LINEAR_RATIO = 20
 """Largest over smallest value of an axis that is not logarithmic."""
@@ -52,26 +57,46 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def sensors_picture(reading: Reading, path: Path, *, title: str) -> None:
+def sensors_picture(
+    reading: Reading, path: Path, *, title: str, robot: bytes | None = None
+) -> None:
     """Draws which sensors a policy reads, and for what: a table of signed weights.
 
-    Beside it: how many weights read each segment of the observation, the true one first. Of more
-    sensors than ``MOST_SENSORS`` those of the largest weights are shown.
+    Left of it: the robot. Right of it: how many weights read each segment of the observation, the
+    true one first. Of more sensors than ``MOST_SENSORS`` those of the largest weights are shown.
+
+    Args:
+        reading: what the policy reads.
+        path: PNG to write.
+        title: title above the verdict.
+        robot: picture of the robot, as WebP; None where there is none.
     """
     true = reading.weights[: len(reading.sensors)]
     norms = np.linalg.norm(true, axis=1)
     shown = np.sort(np.argsort(-norms, kind="stable")[:MOST_SENSORS])
     table = true[shown]
     wide = len(reading.weights) > len(true)
-    size = (3.2 + 0.55 * min(table.shape[1], 12) + 3.2 * wide, 1.4 + 0.26 * len(shown))
-    figure = Figure(figsize=size, layout="constrained")
-    left, *right = figure.subplots(1, 1 + wide, squeeze=False, width_ratios=[5, 3][: 1 + wide])[0]
-    _table(left, reading, table, [reading.sensors[i] for i in shown])
+    width, height = 3.2 + 0.55 * min(table.shape[1], 12) + 3.2 * wide, 1.4 + 0.26 * len(shown)
+    ratios = [5.0, 3.0][: 1 + wide]
+    if robot is not None:
+        ratios = [sum(ratios) * ROBOT / width, *ratios]
+        width, height = width + ROBOT, max(height, ROBOT + 0.6)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0])
+    if robot is not None:
+        _robot(axes.pop(0), robot)
+    _table(axes[0], reading, table, [reading.sensors[i] for i in shown])
     if wide:
-        _segments(right[0], reading.weights_by_segment)
+        _segments(axes[1], reading.weights_by_segment)
     more = "" if len(shown) == len(true) else f" ({len(shown)} of {len(true)} sensors shown)"
     figure.suptitle(f"{title}\n{reading.verdict()}{more}", fontsize=10)
     figure.savefig(path, dpi=120)
+
+
+def _robot(axes: Axes, robot: bytes) -> None:
+    axes.imshow(imread(io.BytesIO(robot), format="webp"))
+    axes.set_axis_off()
+    axes.set_anchor("N")
 
 
 def _table(axes: Axes, reading: Reading, table: Float[np.ndarray, "s m"], names: list[str]) -> None:

@@ -56,6 +56,7 @@ class Run(NamedTuple):
         unit: what k counts: ``"inputs"`` or ``"weights"``.
         kernels: first layer's kernel at each evaluation that is kept, by generation.
         film: film as a data URI; empty where there is none.
+        robot: still of the robot as a data URI, for a page without a film; likewise empty.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Run(NamedTuple):
     unit: str = "weights"
     kernels: dict[int, Float[np.ndarray, "inputs outputs"]] = {}
     film: str = ""
+    robot: str = ""
 
 
 def write_page(runs: Sequence[Run], path: Path) -> None:
@@ -301,7 +303,7 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def film_uri(path: Path) -> str:
-    """A film as an address that holds it whole."""
+def picture_uri(name: str, content: bytes) -> str:
+    """A film or a still as an address that holds it whole, by the ending of its file's name."""
     kinds = {".webp": "image/webp", ".gif": "image/gif", ".mp4": "video/mp4"}
-    return _uri(kinds[path.suffix], path.read_bytes())
+    return _uri(kinds[Path(name).suffix], content)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,23 +74,42 @@ def film(
     Raises:
         ValueError: if the run does not read, or nothing draws its task.
     """
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_steps(steps)
     policy = load(folder, generation)
-    stage, played = make_stage(evaluation_task(policy.config, policy.task), seed=seed)
+    return played(policy, Bars(policy).beside, seed=seed, steps=steps)
+
+
+def played(
+    policy: TrainedPolicy,
+    draw: Callable[[Picture, Float[np.ndarray, " features"], str], Picture],
+    *,
+    seed: int,
+    steps: int | None,
+) -> Film:
+    """Films one episode of a policy.
+
+    Args:
+        policy: a trained policy.
+        draw: (the body, what the policy sees, return and step in words) -> picture of the film.
+        seed: seed of reset and distractors.
+        steps: see ``film``.
+
+    Raises:
+        ValueError: if nothing draws the task.
+    """
+    stage, task = make_stage(evaluation_task(policy.config, policy.task), seed=seed)
     with closing(stage):
         every = max(1, round(1 / (RATE * stage.seconds)))
         last = steps or round(LONGEST_FILM / stage.seconds)
-        bars = Bars(policy)
         seen, total, done, over = stage.reset(), 0.0, 0, False
-        pictures = [bars.beside(stage.picture(), seen, f"return {total:.0f} · step {done}")]
+        pictures = [draw(stage.picture(), seen, "return 0 · step 0")]
         while not over and done < last:
             seen, reward, over = stage.step(policy.scores(seen))
             total, done = total + reward, done + 1
             if done % every == 0 or over:
-                caption = f"return {total:.0f} · step {done}"
-                pictures.append(bars.beside(stage.picture(), seen, caption))
-    return Film(pictures, every * stage.seconds, played.name, total, done, over)
+                caption = f"return {total:.0f} · {'over at ' * over}step {done}"
+                pictures.append(draw(stage.picture(), seen, caption))
+    return Film(pictures, every * stage.seconds, task.name, total, done, over)
 
 
 class Bars:
@@ -116,8 +136,7 @@ class Bars:
         height, width, _ = picture.shape
         wide = 260 if self._sensors else 0
         tall = max(height, 22 * len(self._sensors) + 12)
-        # films are cut into blocks of 16 pixels
-        page = Image.new("RGB", (_multiple(width + wide), _multiple(tall + 24)), PAPER)
+        page = Image.new("RGB", (multiple(width + wide), multiple(tall + 24)), PAPER)
         page.paste(Image.fromarray(picture), (0, 24))
         draw = ImageDraw.Draw(page)
         draw.text((8, 4), caption, INK, self._font)
@@ -143,8 +162,19 @@ class Bars:
         return FULL * shown / self._largest
 
 
-def _multiple(size: int) -> int:
+def multiple(size: int) -> int:
+    """The next multiple of 16: films are cut into blocks of 16 pixels."""
     return -(-size // 16) * 16
+
+
+def check_steps(steps: int | None) -> None:
+    """Refuses a film without steps.
+
+    Raises:
+        ValueError: naming what it got.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
 
 
 def check_format(path: Path) -> None:
@@ -159,23 +189,23 @@ def check_format(path: Path) -> None:
         raise ValueError("mp4 needs imageio-ffmpeg: pip install 'nesht-jax[render]'")
 
 
-def write_film(film: Film, path: Path) -> None:
-    """Writes a film, by the ending of the file's name."""
+def write_film(pictures: Sequence[Picture], path: Path, *, seconds: float) -> None:
+    """Writes pictures of one size, these seconds apart, by the ending of the file's name."""
     if path.suffix == ".mp4":
-        _write_mp4(film, path)
+        _write_mp4(pictures, path, seconds=seconds)
         return
-    first, *others = (Image.fromarray(picture) for picture in film.pictures)
-    milliseconds = round(1000 * film.seconds)
+    first, *others = (Image.fromarray(picture) for picture in pictures)
+    milliseconds = round(1000 * seconds)
     options: dict[str, Any] = {"quality": 60, "method": 3} if path.suffix == ".webp" else {}
     first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0, **options)
 
 
-def _write_mp4(film: Film, path: Path) -> None:
+def _write_mp4(pictures: Sequence[Picture], path: Path, *, seconds: float) -> None:
     """H.264, which every browser plays."""
     from imageio_ffmpeg import get_ffmpeg_exe
 
-    height, width, _ = film.pictures[0].shape
-    given = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1 / film.seconds:g} -i -".split()
+    height, width, _ = pictures[0].shape
+    given = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1 / seconds:g} -i -".split()
     wanted = "-c:v libx264 -pix_fmt yuv420p -movflags +faststart".split()
     command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", *given, *wanted, str(path)]
-    subprocess.run(command, input=b"".join(map(np.ndarray.tobytes, film.pictures)), check=True)
+    subprocess.run(command, input=b"".join(map(np.ndarray.tobytes, pictures)), check=True)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nesht_jax.policy.activation import CHOICE
-from nesht_jax.report.page import Pruned, Run, film_uri
+from nesht_jax.report.page import Pruned, Run, picture_uri
 from nesht_jax.report.rows import Row, evaluations, read_rows
 from nesht_jax.report.statistics import score
 from nesht_jax.run.ambient import pinned
@@ -25,6 +25,8 @@ from nesht_jax.run.policies import Learned, Which, read_arrays
 from nesht_jax.run.provenance import read_sittings
 from nesht_jax.run.reading import reading
 from nesht_jax.run.render import FORMATS
+from nesht_jax.run.robot import NAME as ROBOT
+from nesht_jax.run.robot import robot
 from nesht_jax.run.yaml import read_config
 from nesht_jax.sparse.projection import make_projection
 from nesht_jax.types import Params, is_phantom
@@ -41,7 +43,7 @@ def gather(folder: Path, *, generation: Which | None = None, episodes: int | Non
         folder: run folder.
         generation: see ``load``.
         episodes: episodes to play at each number of weights, from the same resets; None: its policy
-            is not played.
+            is not played, and its robot not drawn.
 
     Raises:
         ValueError: if the run or its policy does not read, or was never evaluated.
@@ -53,6 +55,7 @@ def gather(folder: Path, *, generation: Which | None = None, episodes: int | Non
     config, experiment, at = learned(folder, generation)
     reads = reading(config, experiment.task, experiment.policy, at.params)
     films = [path for ending in FORMATS if (path := folder / f"film{ending}").is_file()]
+    still = None if films or episodes is None else robot(folder, experiment.task)
     settings = {name: _plain(value) for name, value in _settings(config).items()}
     default = _settings(Config(task=config.task))
     changed = [name for name, value in _settings(config).items() if value != default[name]]
@@ -69,7 +72,8 @@ def gather(folder: Path, *, generation: Which | None = None, episodes: int | Non
         pruned=[] if episodes is None else pruned(config, experiment, at, episodes=episodes),
         unit="inputs" if by_rows(config) else "weights",
         kernels={} if reads is None else _kernels(folder, experiment.policy.layers[0].kernel),
-        film=film_uri(films[0]) if films else "",
+        film=picture_uri(films[0].name, films[0].read_bytes()) if films else "",
+        robot="" if still is None else picture_uri(ROBOT, still),
     )
 
 

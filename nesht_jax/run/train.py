@@ -42,6 +42,8 @@ from nesht_jax.run.policies import Learned, Policies, read_arrays
 from nesht_jax.run.provenance import Sitting
 from nesht_jax.run.reading import reading, size_in_words, wiring
 from nesht_jax.run.record import Display, Metrics
+from nesht_jax.run.robot import NAME as ROBOT
+from nesht_jax.run.robot import robot
 from nesht_jax.run.search import edge_frequency
 from nesht_jax.run.track import check_installed
 from nesht_jax.run.yaml import dump, write
@@ -314,7 +316,11 @@ def _draw(config: Config, experiment: Experiment, result: Result, params: Params
     title = f"{config.task} ×{config.distractors}, {config.method}{fraction}"
     figures.learning_curve(result.rows, result.folder / "learning_curve.png", title=title)
     if result.reading is not None:
-        figures.sensors_picture(result.reading, result.folder / "sensors.png", title=title)
+        still = robot(result.folder, experiment.task)
+        if still is not None:
+            (result.folder / ROBOT).write_bytes(still)
+        path = result.folder / "sensors.png"
+        figures.sensors_picture(result.reading, path, title=title, robot=still)
         return
     norms = segment_norms(params, experiment.policy.layers, config.distractors).tolist()
     if norms:

@@ -40,6 +40,8 @@ def test_types_of_every_task(name):
     task = suite.make(name, {})
     environment = task.simulator
     assert (task.horizon, task.terminates, task.discrete) == (1000, False, False)
+    assert len(set(task.feature_names)) == task.observation_size
+    assert len(set(task.action_names)) == task.num_actions
     state, observation = jax.eval_shape(environment.reset, jax.random.key(0))
     after = jax.eval_shape(environment.step, state, jnp.zeros(task.num_actions))
     assert jax.tree.structure(after.state) == jax.tree.structure(state)

@@ -80,6 +80,14 @@ def test_the_verdict_is_one_sentence_with_an_interval():
     assert verdict(images).startswith("After 300 steps the policy earns 31 an episode")
 
 
+def test_the_robot_stands_where_there_is_no_film(tmp_path):
+    path, still = tmp_path / "page.html", "data:image/webp;base64,AAAA"
+    for film, seen in (("", still), ("data:image/gif;base64,BBBB", "data:image/gif;base64,BBBB")):
+        write_page([a_run()._replace(film=film, robot=still)], path)
+        images = re.findall(r'<img[^>]* src="([^"]*)"', path.read_text(encoding="utf-8"))
+        assert images == [seen]
+
+
 def test_a_curve_counts_steps_and_seconds_and_leaves_failed_evaluations_out():
     points = curve(a_run().rows)
     assert [(p["generation"], p["steps"], p["seconds"]) for p in points] == [

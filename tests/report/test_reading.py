@@ -1,8 +1,11 @@
 """What a policy reads: counts, formulas, and the picture of both."""
 
+import io
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from nesht_jax.report import figures
 from nesht_jax.report.reading import Reading
@@ -23,8 +26,9 @@ def drawn(monkeypatch, tmp_path):
     kept = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: kept.append(figure))
 
-    def draw(reading):
-        figures.sensors_picture(reading, tmp_path / "sensors.png", title="envpool/Hopper-v5 ×1")
+    def draw(reading, robot=None):
+        path, title = tmp_path / "sensors.png", "envpool/Hopper-v5 ×1"
+        figures.sensors_picture(reading, path, title=title, robot=robot)
         return kept[-1]
 
     return draw
@@ -67,6 +71,20 @@ def test_the_picture_tells_which_sensors_are_read(drawn):
 
 def test_a_picture_without_distractors_has_no_bars(drawn):
     assert len(drawn(READING._replace(weights=WEIGHTS[:3])).axes) == 1
+
+
+def test_the_robot_is_left_of_what_it_reads(drawn):
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4), (10, 20, 30)).save(file, "webp", lossless=True)
+    bare, figure = drawn(READING), drawn(READING, robot=file.getvalue())
+    robot, table, _ = figure.axes
+    (picture,) = robot.images
+    assert picture.get_array().shape[:2] == (4, 6)
+    assert picture.get_array()[0, 0].tolist()[:3] == [10, 20, 30]
+    figure.draw_without_rendering()
+    assert robot.get_position().x1 < table.get_position().x0
+    assert figure.get_figwidth() == pytest.approx(bare.get_figwidth() + figures.ROBOT)
+    assert names(table) == ["height", "pitch", "pitch rate"]
 
 
 def test_of_many_sensors_the_strongest_are_shown(drawn):

@@ -15,7 +15,7 @@ from nesht_jax.envs.tasks import make_stage, make_task
 from nesht_jax.run import render
 from nesht_jax.run.cli import main
 from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig
-from nesht_jax.run.render import Bars, Film, film, write_film
+from nesht_jax.run.render import Bars, film, write_film
 from nesht_jax.run.train import train
 from nesht_jax.types import Moments
 
@@ -128,7 +128,7 @@ def test_a_policy_that_looks_at_images_has_no_bars(probe_run):
 def test_files_hold_every_picture(tmp_path, ending):
     pictures = [np.full((32, 32, 3), 60 * i, np.uint8) for i in range(4)]
     path = tmp_path / f"film{ending}"
-    write_film(Film(pictures, 0.04, "task", 0.0, 3, True), path)
+    write_film(pictures, path, seconds=0.04)
     with Image.open(path) as image:
         assert (image.n_frames, image.size) == (4, (32, 32))
 
@@ -136,7 +136,7 @@ def test_files_hold_every_picture(tmp_path, ending):
 def test_mp4_is_written_as_fast_as_life(tmp_path):
     pictures = [np.full((64, 64, 3), 60 * i, np.uint8) for i in range(4)]
     path = tmp_path / "film.mp4"
-    write_film(Film(pictures, 0.04, "task", 0.0, 3, True), path)
+    write_film(pictures, path, seconds=0.04)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, "-f", "null", "-"]
     said = subprocess.run(command, capture_output=True, text=True).stderr
     assert "25 fps" in said and "64x64" in said and re.search(r"frame= *4\b", said)
@@ -149,12 +149,15 @@ def test_mp4_is_written_as_fast_as_life(tmp_path):
         (["--steps=0"], "steps must be at least 1, got 0"),
         ([], "nothing draws probe/linear"),
         (["--sed=1"], "unknown option 'sed'; did you mean seed"),
+        (["--grid", "--generation=4"], "--grid chooses its generations: leave out --generation"),
+        (["--grid", "--steps=0"], "steps must be at least 1, got 0"),
+        (["--grid"], "nothing draws probe/linear"),
     ],
 )
 def test_bad_input_is_one_sentence(probe_run, capsys, argv, message):
     assert main(["render", str(probe_run.folder), *argv]) == 2
     assert message in capsys.readouterr().err
-    assert not list(probe_run.folder.glob("film*"))
+    assert not [*probe_run.folder.glob("film*"), *probe_run.folder.glob("grid*")]
 
 
 def test_mp4_tells_what_it_needs(probe_run, capsys, monkeypatch):

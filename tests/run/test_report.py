@@ -101,11 +101,15 @@ def test_the_command_writes_a_page(probe_run, tmp_path, capsys):
     assert out[-2] in page.read_text(encoding="utf-8")
 
 
-def test_a_film_of_the_run_is_in_its_page(probe, quiet):
+def test_a_film_of_the_run_is_in_its_page_or_else_its_robot(probe, quiet, monkeypatch):
     folder = train(replace(probe, generations=4), console=quiet).folder
-    assert gather(folder, episodes=2).film == ""
+    monkeypatch.setattr(report, "robot", lambda folder, task: b"still")
+    told = gather(folder, episodes=2)
+    assert (told.film, told.robot) == ("", "data:image/webp;base64,c3RpbGw=")
+    assert gather(folder, episodes=None).robot == ""
     (folder / "film.webp").write_bytes(b"moving")
-    assert gather(folder, episodes=2).film == "data:image/webp;base64,bW92aW5n"
+    told = gather(folder, episodes=2)
+    assert (told.film, told.robot) == ("data:image/webp;base64,bW92aW5n", "")
 
 
 def test_several_runs_are_compared(probe_run, probe, quiet, tmp_path, capsys):
