@@ -21,6 +21,7 @@ from .policy.normalize import unnormalized as unnormalized
 from .policy.policy import make_policy as make_policy
 from .run.config import Config as Config
 from .run.load import load as load
+from .run.settings import make_config as make_config
 from .run.train import Result as Result
 from .run.train import train as train
 from .sparse.hard_thresholding import hard_thresholding as hard_thresholding

@@ -65,7 +65,7 @@ def merge(base: Plain, over: Plain) -> Plain:
     return merged
 
 
-def make_config(given: Plain) -> Config:
+def config_of(given: Plain) -> Config:
     """Makes a config of a mapping of settings.
 
     Raises:
@@ -124,7 +124,7 @@ def read_config(folder: Path) -> Config:
         raise ValueError(f"{folder} is not a run folder: it has no config.yaml")
     given = read(folder / "config.yaml")
     try:
-        return dataclasses.replace(make_config(given), out=str(folder))
+        return dataclasses.replace(config_of(given), out=str(folder))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.yaml'}: {error}") from error
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from nesht_jax.report.human import human_normalized
 from nesht_jax.report.rows import finite
-from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.names import resolve_task
 from nesht_jax.run.yaml import parse, read_config
 from nesht_jax.run.zoo import run_folder

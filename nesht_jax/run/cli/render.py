@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import read_config
 from nesht_jax.run.zoo import default_out, run_folder
 
