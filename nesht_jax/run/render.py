@@ -59,7 +59,12 @@ class Film(NamedTuple):
 
 @pinned()
 def film(
-    folder: Path, *, generation: Which | None = None, seed: int = 0, steps: int | None = None
+    folder: Path,
+    *,
+    generation: Which | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    trust: bool = False,
 ) -> Film:
     """Films one episode of what a run has learned, as sparse as its method makes it.
 
@@ -69,13 +74,14 @@ def film(
         seed: seed of reset and distractors.
         steps: steps after which the film ends, if the episode goes on for so long; by default as
             many as fill ``LONGEST_FILM``.
+        trust: see ``load``.
 
     Raises:
-        ValueError: if the run does not read, or nothing draws its task.
+        ValueError: if the run does not read or is not trusted, or nothing draws its task.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    policy = load(folder, generation)
+    policy = load(folder, generation, trust=trust)
     stage, played = make_stage(evaluation_task(policy.config, policy.task), seed=seed)
     with closing(stage):
         every = max(1, round(1 / (RATE * stage.seconds)))

@@ -33,7 +33,13 @@ MOST_POINTS = 12
 
 
 @pinned()
-def gather(folder: Path, *, generation: Which | None = None, episodes: int | None = 20) -> Run:
+def gather(
+    folder: Path,
+    *,
+    generation: Which | None = None,
+    episodes: int | None = 20,
+    trust: bool = False,
+) -> Run:
     """Gathers all that a page tells of one run.
 
     Args:
@@ -41,15 +47,16 @@ def gather(folder: Path, *, generation: Which | None = None, episodes: int | Non
         generation: see ``load``.
         episodes: episodes to play at each number of weights, from the same resets; None: its policy
             is not played.
+        trust: see ``load``.
 
     Raises:
-        ValueError: if the run or its policy does not read, or was never evaluated.
+        ValueError: if the run or its policy does not read, is not trusted, or was never evaluated.
     """
-    config, log = read_config(folder), folder / "metrics.jsonl"
+    config, log = read_config(folder, trust=trust), folder / "metrics.jsonl"
     rows = read_rows(log) if log.is_file() else []
     if not evaluations(rows):
         raise ValueError(f"{folder} has no evaluation yet: there is nothing to report")
-    config, experiment, at = learned(folder, generation)
+    config, experiment, at = learned(folder, generation, trust=trust)
     reads = reading(config, experiment.task, experiment.policy, at.params)
     films = [path for ending in FORMATS if (path := folder / f"film{ending}").is_file()]
     settings = {name: _plain(value) for name, value in _settings(config).items()}

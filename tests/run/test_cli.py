@@ -119,7 +119,7 @@ def test_eval_of_a_game_takes_options_and_tells_human_normalised_scores(capsys, 
         return RunScore("envpool/Pong-v5", 7, halfway, 0.9, human, 0.0)
 
     monkeypatch.setattr(evaluate, "evaluate_run", evaluated)
-    monkeypatch.setattr("nesht_jax.run.cli.eval.read_config", lambda folder: None)
+    monkeypatch.setattr("nesht_jax.run.cli.eval.read_config", lambda folder, **_: None)
     assert main(["eval", "run", "--episodes=5", "--task_options={pixel_noise: 20}"]) == 0
     assert asked["options"] == {"pixel_noise": 20} and asked["episodes"] == 5
     said = capsys.readouterr().out

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import read_config
 from nesht_jax.run.zoo import default_out, run_folder
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht export`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
+    add_trust(parser)
     parser.add_argument(
         "--to",
         choices=FORMATS,
@@ -34,7 +35,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
     folder = run_folder(given.run)
-    read_config(folder)
+    read_config(folder, trust=given.trust)
     if given.to == "onnx" and importlib.util.find_spec("onnx") is None:
         raise ValueError("export to ONNX needs onnx: pip install 'nesht-jax[onnx]'")
     keep_compilations()
@@ -42,7 +43,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     from nesht_jax.run.load import load
     from nesht_jax.run.plain import largest_difference, plain
 
-    policy = load(folder, given.generation)
+    policy = load(folder, given.generation, trust=given.trust)
     made = plain(policy)
     name, write = WRITERS[given.to]
     out = given.out or default_out(folder, name)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import read_config
 from nesht_jax.run.zoo import default_out, run_folder
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht render`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
+    add_trust(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="film, as .webp, .gif or .mp4 [RUN/film.webp]"
     )
@@ -26,13 +27,19 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
     folder = run_folder(given.run)
-    config = read_config(folder)
+    config = read_config(folder, trust=given.trust)
     out = given.out or default_out(folder, "film.webp")
     keep_compilations()
     from nesht_jax.run.render import check_format, film, write_film
 
     check_format(out)
-    made = film(folder, generation=given.generation, seed=given.seed, steps=given.steps)
+    made = film(
+        folder,
+        generation=given.generation,
+        seed=given.seed,
+        steps=given.steps,
+        trust=given.trust,
+    )
 
     def work() -> int:
         write_film(made, out)

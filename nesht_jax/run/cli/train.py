@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.options import add_settings, given_settings, refuse_unknown
+from nesht_jax.run.cli.options import add_settings, add_trust, given_settings, refuse_unknown
 from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import leaves
 from nesht_jax.run.machine import keep_compilations
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with the run in this folder, by its own config; only generations, steps and "
         "track may change",
     )
+    add_trust(parser)
     add_settings(parser)
 
 
@@ -41,6 +42,8 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     refuse_unknown(leftover)
     if given.resume is not None:
         config, notes = _continued(Path(given.resume), given), []
+    elif given.trust:
+        raise ValueError("--trust goes with --resume: a task that you name yourself is trusted")
     else:
         config, notes = read_command(given.settings, given_settings(given))
     keep_compilations()
@@ -65,7 +68,8 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
 
 def _continued(folder: Path, given: argparse.Namespace) -> Config:
     """The config of a run, with the changes to it that are asked for."""
-    saved = read_config(folder)
+    # who names the task trusts its module; another than the run's is refused below
+    saved = read_config(folder, trust=given.trust or "task" in given)
     if given.settings:
         raise ValueError(f"a resumed run keeps its config; got {', '.join(given.settings)}")
     asked = config_of(merge(dataclasses.asdict(saved), given_settings(given)))
