@@ -20,6 +20,8 @@ from .policy.normalize import by_running_moments as by_running_moments
 from .policy.normalize import unnormalized as unnormalized
 from .policy.policy import make_policy as make_policy
 from .run.config import Config as Config
+from .run.export import Exported as Exported
+from .run.export import export as export
 from .run.load import load as load
 from .run.settings import make_config as make_config
 from .run.train import Result as Result

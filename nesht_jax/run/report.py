@@ -1,29 +1,25 @@
 """What the page of a run tells, gathered from its folder and measured by playing its policy."""
 
-import json
-import shlex
 from collections.abc import Callable
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
 from nesht_jax.report.page import Pruned, Run, film_uri
-from nesht_jax.report.rows import Row, evaluations, read_rows
+from nesht_jax.report.rows import evaluations, read_rows
 from nesht_jax.report.statistics import score
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, Stream, stream
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluation_task, learned, make_play
-from nesht_jax.run.fields import leaves
 from nesht_jax.run.policies import NAME as POLICIES
 from nesht_jax.run.policies import Learned, Which, read_arrays
 from nesht_jax.run.provenance import read_sittings
 from nesht_jax.run.reading import reading
 from nesht_jax.run.render import FORMATS
+from nesht_jax.run.repeat import changed, command, settings_of
 from nesht_jax.run.yaml import read_config
 from nesht_jax.sparse.projection import make_projection
 from nesht_jax.types import Params, is_phantom
@@ -59,17 +55,14 @@ def gather(
     config, experiment, at = learned(folder, generation, trust=trust)
     reads = reading(config, experiment.task, experiment.policy, at.params)
     films = [path for ending in FORMATS if (path := folder / f"film{ending}").is_file()]
-    settings = {name: _plain(value) for name, value in _settings(config).items()}
-    default = _settings(Config(task=config.task))
-    changed = [name for name, value in _settings(config).items() if value != default[name]]
     return Run(
         name=folder.resolve().name,
         task=config.task,
         generation=at.generation,
         rows=rows,
-        settings=settings,
-        changed=changed,
-        command=_command(config.task, {name: settings[name] for name in changed}, rows),
+        settings=settings_of(config),
+        changed=changed(config),
+        command=command(config, generations=rows[-1].generation),
         made=_made(folder),
         reading=reads,
         pruned=[] if episodes is None else pruned(config, experiment, at, episodes=episodes),
@@ -77,24 +70,6 @@ def gather(
         kernels={} if reads is None else _kernels(folder, experiment.policy.layers[0].kernel),
         film=film_uri(films[0]) if films else "",
     )
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    names = [name for name in leaves(Config) if name not in ("task", "out")]
-    return {name: attrgetter(name)(config) for name in names}
-
-
-def _plain(value: Any) -> str:
-    """A setting as the command line takes it."""
-    return json.dumps(value) if not isinstance(value, str) else value
-
-
-def _command(task: str, changed: dict[str, str], rows: list[Row]) -> str:
-    """The command that trains the same run."""
-    limits = {"generations": str(rows[-1].generation)}
-    options = {name: value for name, value in changed.items() if name != "steps"} | limits
-    given = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return shlex.join(["nesht", "train", task, *given])
 
 
 def _made(folder: Path) -> str:
