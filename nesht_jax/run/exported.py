@@ -125,7 +125,7 @@ def _onnx(path: Path, made: PlainPolicy) -> Player | None:
     def act(observation: np.ndarray) -> Any:
         return np.asarray(session.run(["action"], {"observation": observation[None]})[0])[0]
 
-    return _one_by_one("onnxruntime, one thread", act)
+    return _one_by_one("onnxruntime on one thread", act)
 
 
 def _c(path: Path, made: PlainPolicy) -> Player | None:
@@ -153,7 +153,7 @@ def _c(path: Path, made: PlainPolicy) -> Player | None:
         )
         return acts
 
-    return Player("C, by cc -O2", play)
+    return Player("C by cc -O2", play)
 
 
 # the function is not inlined, so that every action is a call and none is computed twice at once

@@ -415,7 +415,7 @@ def test_the_command(probe_run, capsys, tmp_path, quick, monkeypatch):
     dense = export(probe_run.folder, path=tmp_path / "again.py").dense_size
     assert f"{out.stat().st_size:,} bytes, {kept} of 20 weights (dense: {dense:,} bytes)" in said
     assert "checked: largest difference" in said
-    assert re.search(r"one action: \S+ [µn]s \(dense: \S+ [µn]s\), median, in NumPy\n", said)
+    assert re.search(r"one action: \S+ [µn]s \(dense: \S+ [µn]s\), the median in NumPy\n", said)
     assert out.read_text().startswith('"""A policy of probe/linear')
 
 

@@ -65,7 +65,7 @@ def _print(made: "Exported") -> int:
     if made.seconds is not None:
         dense = made.dense_seconds if sparse else None
         beside = "" if dense is None else f" (dense: {_time(dense)})"
-        print(f"one action: {_time(made.seconds)}{beside}, median, in {made.how}")
+        print(f"one action: {_time(made.seconds)}{beside}, the median in {made.how}")
     return 0
 
 
