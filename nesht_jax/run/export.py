@@ -142,7 +142,7 @@ def card_of(
     Args:
         folder: run folder.
         policy: policy of the run.
-        made: the same as plain arrays.
+        made: arrays of the policy.
         generation: generation after which it was learned.
     """
     log, reads = folder / "metrics.jsonl", policy.reading
