@@ -14,9 +14,9 @@ from dataclasses import replace
 from learning_rows import add_run_options, learn
 from measuring import command
 
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.run.names import tuned_config
+from nesht_jax.run.settings import make_config
 
 TASKS = (
     "CartPole-v1",
@@ -48,7 +48,7 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
 
 def settings(name: str) -> list[tuple[str, Config]]:
     """Makes the config that a name means; where it is a tuned one, that of the defaults too."""
-    meant, _ = read_command([name], {})
+    meant = make_config(name)
     defaults = ("defaults", Config(task=meant.task))
     return [("tuned", meant), defaults] if tuned_config(meant.task) else [defaults]
 

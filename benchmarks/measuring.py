@@ -20,8 +20,8 @@ import jax
 
 from nesht_jax.envs.host import cores
 from nesht_jax.run.cli.options import add_settings, given_settings
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
+from nesht_jax.run.settings import read_command
 
 HERE = Path(__file__).parent
 MEBIBYTE = 2**20

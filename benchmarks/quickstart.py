@@ -12,13 +12,13 @@ from dataclasses import replace
 from learning_rows import add_run_options, learn
 from measuring import command
 
-from nesht_jax.run.cli.train import read_command
+from nesht_jax.run.settings import make_config
 
 
 def main() -> None:
     """Writes the table."""
     options = _options()
-    base, _ = read_command(["quickstart"], {})
+    base = make_config("quickstart")
     base = replace(base, out=None)
     if options.steps:
         base = replace(base, steps=options.steps)

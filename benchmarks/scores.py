@@ -17,9 +17,9 @@ from learning_rows import add_run_options, learn
 from measuring import HERE, Row, command, write
 from tables import rows_of
 
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.run.names import tuned_config
+from nesht_jax.run.settings import make_config
 
 MARKS = {
     "Swimmer": (0.3, 0.5),
@@ -59,7 +59,7 @@ def settings(task: str, steps: int, seed: int) -> tuple[str, Config]:
     tuned = tuned_config(task.replace("-v4", "-v5"))
     words = [tuned.as_posix()] if tuned else []
     given = {"task": task, "steps": steps, "generations": None, "seed": seed}
-    config, _ = read_command(words, given)
+    config = make_config(*words, **given)
     return "tuned" if tuned else "defaults", replace(config, out=None)
 
 

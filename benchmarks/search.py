@@ -19,9 +19,8 @@ from learning_rows import add_run_options, learn
 from measuring import HERE, Row, command, write
 from tables import rows_of
 
-from nesht_jax import make_task
+from nesht_jax import make_config, make_task
 from nesht_jax.policy.size import size_of
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.run.yaml import merge
 
@@ -100,8 +99,7 @@ def settings(task: str, search: str, hidden: int, controller: str, steps: float 
     if controller != "none":
         members = given["algorithm"]["num_members"]
         given = merge(given, {"search": {"controller": controller, "num_center": members // 2}})
-    config, _ = read_command([], given)
-    return config
+    return make_config(**given)
 
 
 # ------------------------------------------------------------------------- what it amounts to

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from measuring import Row, Table, command, timed
 
+from nesht_jax import make_config
 from nesht_jax.run.build import Experiment, build, build_training
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.types import HostEvaluate
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 def settings(task: str, **given: Any) -> tuple[Config, Experiment]:
     """Makes an experiment with the paper's settings, but for what is given."""
-    config, _ = read_command([task, "es-enas-pruning"], given | {"steps": 10**6})
+    config = make_config(task, "es-enas-pruning", steps=10**6, **given)
     return config, build(config)
 
 

@@ -20,8 +20,8 @@ from measuring import Row, command, write
 
 from nesht_jax import make_task
 from nesht_jax.report.statistics import bootstrap_interval
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
+from nesht_jax.run.settings import make_config
 from nesht_jax.run.yaml import merge
 from nesht_jax.types import DistractorKind
 
@@ -103,8 +103,7 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     if own.get("sparsity", {}).get("every") == "2 distractors":
         own = merge(own, {"sparsity": {"every": max(10, 2 * distractors)}})
     given = own | {"distractors": distractors, "steps": steps, "generations": None}
-    config, _ = read_command([task, *words], given)
-    return config
+    return make_config(task, *words, **given)
 
 
 # ------------------------------------------------------------------------- what it amounts to

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from nesht_jax.report.rows import Row, to_json
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.policies import NAME as POLICIES
@@ -22,6 +21,7 @@ from nesht_jax.run.policies import best_of, read_arrays
 from nesht_jax.run.provenance import NAME as SITTINGS
 from nesht_jax.run.provenance import read_sittings
 from nesht_jax.run.report import gather
+from nesht_jax.run.settings import make_config
 from nesht_jax.run.sweep import trained
 from nesht_jax.run.train import Result
 from nesht_jax.run.yaml import dump
@@ -56,7 +56,7 @@ def main() -> None:
     """Packs one entry."""
     options = _options()
     words, settings = ENTRIES[options.entry]
-    config, _ = read_command(words, settings)
+    config = make_config(*words, **settings)
     config = replace(config, seed=options.seed, out=None)
     config = replace(config, out=str(options.runs / config.folder.name))
     card = pack(config, trained(config), ZOO / options.entry, episodes=options.episodes)

@@ -20,8 +20,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from nesht_jax import Config, hard_threshold, hard_thresholding, load, nesht, standardize, train
-from nesht_jax.run.cli import main as nesht_command
+from nesht_jax import (
+    Config,
+    export,
+    hard_threshold,
+    hard_thresholding,
+    load,
+    nesht,
+    standardize,
+    train,
+)
 from nesht_jax.run.config import SparsityConfig
 
 # %% [markdown]
@@ -109,12 +117,12 @@ for _ in range(QUARTERS):
 # %% [markdown]
 # ## Without JAX
 #
-# `nesht export RUN --to numpy` writes one Python file. Here the command is called from Python, as
-# only this process knows the room. Another process, in which JAX cannot be imported, acts on the
-# same evening.
+# `export` writes one Python file, as `nesht export RUN --to numpy` does. Another process, in which
+# JAX cannot be imported, acts on the same evening.
 
 # %%
-nesht_command(["export", str(run), "--to", "numpy"])
+exported = export(run, "numpy")
+print(f"{exported.size} bytes; of the dense policy {exported.dense_size}")
 np.save(run / "observations.npy", observations)
 WITHOUT_JAX = """
 import sys

@@ -22,7 +22,10 @@ from .policy.policy import make_policy as make_policy
 from .policy.structure import Structure as Structure
 from .policy.structure import make_structure as make_structure
 from .run.config import Config as Config
+from .run.export import Exported as Exported
+from .run.export import export as export
 from .run.load import load as load
+from .run.settings import make_config as make_config
 from .run.train import Result as Result
 from .run.train import train as train
 from .search.controller import Controller as Controller

@@ -13,7 +13,7 @@ import pytest
 from nesht_jax.run import cli
 from nesht_jax.run.cli.grid import read_grid
 from nesht_jax.run.cli.options import given_settings, refuse_unknown
-from nesht_jax.run.cli.train import read_command
+from nesht_jax.run.settings import read_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]

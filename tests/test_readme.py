@@ -12,7 +12,7 @@ import pytest
 from nesht_jax.run.cli import COMMANDS as NESHT
 from nesht_jax.run.cli import Parser, main
 from nesht_jax.run.cli.options import given_settings
-from nesht_jax.run.cli.train import read_command
+from nesht_jax.run.settings import read_command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

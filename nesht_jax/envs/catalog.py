@@ -117,6 +117,14 @@ def entries() -> tuple[Entry, ...]:
         return tuple(Entry.of_row(row) for row in csv.DictReader(file))
 
 
+def module_of(task: str) -> str:
+    """Names the module that is imported to make a task, as ``mine`` of ``gymnasium/mine:Id``.
+
+    Empty where there is none.
+    """
+    return task.partition("/")[2].rpartition(":")[0]
+
+
 def installed(suite: str) -> bool:
     """Tells whether the package behind a suite is installed, without importing it."""
     if suite == "probe":

@@ -176,40 +176,47 @@ class RunScore(NamedTuple):
 
 
 @pinned()
-def restore(folder: Path) -> tuple[Config, Experiment]:
+def restore(folder: Path, *, trust: bool = False) -> tuple[Config, Experiment]:
     """Reads a run folder: its config, and its experiment at the newest checkpoint.
 
+    Args:
+        folder: run folder.
+        trust: see ``read_config``.
+
     Raises:
-        ValueError: if the run or its checkpoint does not read.
+        ValueError: if the run or its checkpoint does not read, or it is not trusted.
     """
-    config = read_config(folder)
+    config = read_config(folder, trust=trust)
     experiment = build(config)
     with closing(Checkpoints(folder / "checkpoints", create=False)) as checkpoints:
         return config, experiment._replace(state=checkpoints.restore(experiment.state))
 
 
-def learned(folder: Path, generation: Which | None = None) -> tuple[Config, Experiment, Learned]:
+def learned(
+    folder: Path, generation: Which | None = None, *, trust: bool = False
+) -> tuple[Config, Experiment, Learned]:
     """Reads what a run has learned, as sparse as its method makes it.
 
     Args:
         folder: run folder.
         generation: evaluation that it had learned it at; None: the newest checkpoint or, of a run
             without one, as those of the zoo, the best evaluation.
+        trust: see ``read_config``.
 
     Returns:
         Config and experiment of the run, and the policy.
 
     Raises:
-        ValueError: if the run does not read, or keeps no such policy.
+        ValueError: if the run does not read, is not trusted, or keeps no such policy.
     """
     has_checkpoint = (folder / "checkpoints").is_dir() or not (folder / POLICIES).is_file()
     if generation is None and has_checkpoint:
-        config, experiment = restore(folder)
+        config, experiment = restore(folder, trust=trust)
         state = experiment.state
         params, sparsity = projected(experiment, state)
         at = Learned(int(state.generation), float(sparsity), params, state.moments, state)
         return config, experiment, at
-    config = read_config(folder)
+    config = read_config(folder, trust=trust)
     experiment = build(config)
     which = "best" if generation is None else generation
     params, _ = projected(experiment, experiment.state)
@@ -226,6 +233,7 @@ def evaluate_run(
     task: str | None = None,
     options: TaskOptions | None = None,
     seed: int = 0,
+    trust: bool = False,
 ) -> RunScore:
     """Evaluates what a run has learned, with and without threshold, on the same resets.
 
@@ -236,13 +244,15 @@ def evaluate_run(
         task: another task, of the same sizes and kind of actions.
         options: options of the task, over those of the run.
         seed: seed of resets and distractors.
+        trust: see ``read_config``.
 
     Raises:
-        ValueError: if the run or its policy does not read, or the task does not fit.
+        ValueError: if the run or its policy does not read, it is not trusted, or the task does not
+            fit.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    config, experiment, at = learned(folder, generation)
+    config, experiment, at = learned(folder, generation, trust=trust)
     played_on = experiment.task
     if task is not None or options:
         own = config.task_options if task in (None, config.task) else {}

@@ -1,256 +1,171 @@
-"""A trained policy without the library: a NumPy file, a C header, ONNX, or compiled JAX.
+"""A trained policy, taken away: a file that needs neither this library nor a run folder.
 
-A file holds numbers and quoted names, nothing else of a run folder.
+A file holds numbers and quoted names, nothing else of a run folder. It is read again where that is
+possible here, compared with the policy, and timed beside the dense policy of the same shape.
 """
 
+import dataclasses
+import importlib.util
 import json
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
-import jax
-import jax.export
-import jax.numpy as jnp
 import numpy as np
 
-from nesht_jax.run.plain import PlainPolicy
+from nesht_jax.report.rows import evaluations, finite, read_rows
+from nesht_jax.run.evaluate import learned
+from nesht_jax.run.exported import actions, player, seconds_of_one
+from nesht_jax.run.formats import WRITERS
+from nesht_jax.run.load import TrainedPolicy
+from nesht_jax.run.names import Format
+from nesht_jax.run.plain import PlainPolicy, like_training, plain
+from nesht_jax.run.policies import Which
+from nesht_jax.run.repeat import command
+from nesht_jax.run.yaml import write
+from nesht_jax.run.zoo import default_out
+
+EXTRAS = ("onnx", "safetensors")
+"""Formats whose writer is a package of their name, and an extra of ours."""
 
 
-def write_numpy(made: PlainPolicy, path: Path) -> None:
-    """Writes a Python file that needs NumPy alone; its ``act`` is the policy."""
-    inputs = {int(i): name for i, name in zip(made.inputs, made.sensors, strict=True)}
-    acts = "return int(np.argmax(x))"
-    if not made.discrete:
-        squashed = {
-            "scale": "np.where(BOUNDED, BASE + (np.tanh(x) + 1) / 2 * SPAN, x)",
-            "tanh": "np.tanh(x)",
-            "clip": "x",
-        }[made.output]
-        acts = f"return np.clip({squashed}, LOW, HIGH)"
-    bounds = {} if made.discrete else {"LOW": made.low, "HIGH": made.high}
-    if bounds and made.output == "scale":
-        bounds |= {"BOUNDED": made.bounded, "BASE": made.base, "SPAN": made.span}
-    told = {
-        "FEATURES": repr(made.num_features),
-        "INPUTS": repr(inputs),
-        "MOTORS": repr(list(made.motors)),
-        "MEAN": _array(made.mean),
-        "SPREAD": _array(made.spread),
-        "CLIP": _array(np.float32(made.clip)),
-        "LAYERS": "[" + ", ".join(f"({_array(w)}, {_array(b)})" for w, b in made.layers) + "]",
-        **{name: _array(value) for name, value in bounds.items()},
+class Exported(NamedTuple):
+    """A file that holds a policy, beside the dense policy of the same shape in the same format.
+
+    Attributes:
+        path: file.
+        card: what is told of the policy, as JSON; None where the format has none.
+        sensors: names of the inputs that are read.
+        weights: number of weights that are not 0.
+        size: bytes of the file.
+        seconds: time of one action by the file, the median of many; None where nothing here runs
+            it.
+        dense_weights: weights of the dense policy.
+        dense_size: bytes of its file.
+        dense_seconds: time of one of its actions; None where nothing here runs it.
+        how: what ran the files, in words; empty where nothing did.
+        difference: largest difference between actions by the file and by the policy on 256
+            observations like those of training; where nothing runs the file, of the arrays that it
+            was written from.
+    """
+
+    path: Path
+    card: Path | None
+    sensors: tuple[str, ...]
+    weights: int
+    size: int
+    seconds: float | None
+    dense_weights: int
+    dense_size: int
+    dense_seconds: float | None
+    how: str
+    difference: float
+
+
+def export(
+    run: str | Path,
+    to: Format = "numpy",
+    *,
+    path: str | Path | None = None,
+    generation: Which | None = None,
+    trust: bool = False,
+) -> Exported:
+    """Writes what a run has learned as one file, checks it, and times it.
+
+    Args:
+        run: run folder.
+        to: "numpy", a Python file that needs NumPy alone; "c", a C99 header; "onnx", a model;
+            "jax", a function for ``jax.export.deserialize``; "safetensors", arrays, with a card in
+            JSON beside them.
+        path: file to write; ``policy.py``, ``.h``, ... in the run folder if None.
+        generation: see ``load``.
+        trust: see ``load``.
+
+    Raises:
+        ValueError: if the run does not read, is not trusted, or keeps no such policy; if the policy
+            looks at images or mixes its inputs; if a package is missing, and the message names what
+            installs it.
+    """
+    folder, path = Path(run), None if path is None else Path(path)
+    _check(to, path)
+    config, experiment, at = learned(folder, generation, trust=trust)
+    policy = TrainedPolicy(config, experiment.task, experiment.policy, at.params, at.moments)
+    made, dense = plain(policy), plain(policy, dense=True)
+    name, write_file = WRITERS[to]
+    path = path or default_out(folder, name)
+    write_file(made, path)
+    card = None
+    if to == "safetensors":
+        card = path.with_suffix(".json")
+        told = card_of(folder, policy, made, generation=at.generation)
+        write(card, json.dumps(finite(told), indent=1, ensure_ascii=False, default=str) + "\n")
+    with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        other = Path(place, name)
+        write_file(dense, other)
+        dense_size = other.stat().st_size
+        players = [player(to, path, made), player(to, other, dense)]
+    observations = like_training(policy)
+    found = [one for one in players if one is not None]
+    times: list[float | None] = [*seconds_of_one(found, observations), None, None]
+    acts = made(observations) if players[0] is None else actions(players[0], observations)
+    wanted = np.stack([policy(observation) for observation in observations])
+    return Exported(
+        path=path,
+        card=card,
+        sensors=made.sensors,
+        weights=made.num_weights,
+        size=path.stat().st_size,
+        seconds=times[0],
+        dense_weights=dense.num_weights,
+        dense_size=dense_size,
+        dense_seconds=times[1],
+        how="" if players[0] is None else players[0].how,
+        difference=float(np.abs(acts - wanted).max()),
+    )
+
+
+def _check(to: str, path: Path | None) -> None:
+    if to not in WRITERS:
+        raise ValueError(f"a policy is exported to {', '.join(WRITERS)}, got {to!r}")
+    if to in EXTRAS and importlib.util.find_spec(to) is None:
+        raise ValueError(f"export to {to} needs the package {to}: pip install 'nesht-jax[{to}]'")
+    if to == "safetensors" and path is not None and path.suffix == ".json":
+        raise ValueError(f"{path} is the place of the card: give arrays another ending")
+
+
+def card_of(
+    folder: Path, policy: TrainedPolicy, made: PlainPolicy, *, generation: int
+) -> dict[str, Any]:
+    """Tells what a policy plays, reads and earns, and how it was trained.
+
+    Args:
+        folder: run folder.
+        policy: policy of the run.
+        made: arrays of the policy.
+        generation: generation after which it was learned.
+    """
+    log, reads = folder / "metrics.jsonl", policy.reading
+    assert reads is not None  # of images there are no plain arrays
+    evaluated = evaluations(read_rows(log) if log.is_file() else []).get(generation)
+    earned = None if evaluated is None else evaluated._asdict()
+    settings = dataclasses.asdict(policy.config)
+    del settings["out"]
+    return {
+        "made_by": f"nesht_jax {version('nesht-jax')}",
+        "task": made.task,
+        "num_features": made.num_features,
+        "distractors": policy.task.distractors,
+        "feature_names": reads.sensors,
+        "action_names": made.motors,
+        "reads": dict(zip(made.inputs.tolist(), made.sensors, strict=True)),
+        "policy": reads.verdict(),
+        "law": reads.law(),
+        "law_units": reads.units,
+        "weights": made.num_weights,
+        "dense_weights": sum(layer.fan_in * layer.fan_out for layer in policy.policy.layers),
+        "generation": generation,
+        "evaluation": earned,
+        "command": command(policy.config, generations=generation) if generation else None,
+        "settings": settings,
     }
-    activation = {"tanh": "np.tanh(x)", "relu": "np.maximum(x, 0)"}[made.activation]
-    path.write_text(
-        f'"""A policy of {_comment(made.task)}, written by nesht_jax {version("nesht-jax")}.\n\n'
-        f"It reads {len(inputs)} of {made.num_features} features: see INPUTS.\n"
-        '"""\n\nimport numpy as np\nfrom numpy import array, float32, inf\n\n'
-        + "".join(f"{name} = {value}\n" for name, value in told.items())
-        + "\n\ndef act(observation):\n"
-        '    """Acts on one observation of FEATURES numbers."""\n'
-        "    x = (np.asarray(observation, float32)[list(INPUTS)] - MEAN) / SPREAD\n"
-        "    x = np.clip(x, -CLIP, CLIP)\n"
-        "    *hidden, (weights, biases) = LAYERS\n"
-        "    for w, b in hidden:\n"
-        "        x = x @ w + b\n"
-        f"        x = {activation}\n"
-        "    x = x @ weights + biases\n"
-        f"    {acts}\n",
-        encoding="utf-8",
-    )
-
-
-def write_c(made: PlainPolicy, path: Path) -> None:
-    """Writes a C header of one multiply-add a weight; its ``policy`` is the policy."""
-    read = zip(
-        made.inputs.tolist(), made.mean.tolist(), made.spread.tolist(), made.sensors, strict=True
-    )
-    names = [f"s{i}" for i in made.inputs.tolist()]
-    lines = [
-        f"    const float s{i} = {_c_clip(_c_standard(i, mean, spread), -made.clip, made.clip)};"
-        f"  /* {_comment(sensor)} */"
-        for i, mean, spread, sensor in read
-    ]
-    for number, (weights, biases) in enumerate(made.layers[:-1]):
-        units = [f"h{number}_{j}" for j in range(len(biases))]
-        function = {"tanh": "tanhf({})", "relu": "fmaxf({}, 0.0f)"}[made.activation]
-        sums = _c_sums(names, weights, biases)
-        lines += [
-            f"    const float {unit} = {function.format(total)};"
-            for unit, total in zip(units, sums, strict=True)
-        ]
-        names = units
-    sums = _c_sums(names, *made.layers[-1])
-    if made.discrete:
-        head, body = "int policy(const float *observation)", _c_choice(made, sums)
-    else:
-        head = "void policy(const float *observation, float *action)"
-        bounds = zip(made.low.tolist(), made.high.tolist(), strict=True)
-        acts = [
-            _c_action(made.output, total, *both) for total, both in zip(sums, bounds, strict=True)
-        ]
-        body = [
-            f"    action[{j}] = {act};  /* {_comment(made.motors[j])} */"
-            for j, act in enumerate(acts)
-        ]
-    text = [
-        f"/* A policy of {_comment(made.task)}, written by nesht_jax {version('nesht-jax')}: "
-        f"{made.num_weights} weights, {len(made.inputs)} of {made.num_features} features. */",
-        "#include <math.h>",
-        "",
-        f"#define POLICY_FEATURES {made.num_features}",
-        f"#define POLICY_ACTIONS {len(made.motors)}",
-        "",
-        f"static {head} {{",
-        *([] if names else ["    (void)observation;"]),
-        *lines,
-        *body,
-        "}",
-    ]
-    path.write_text("\n".join(text) + "\n", encoding="utf-8")
-
-
-def write_onnx(made: PlainPolicy, path: Path) -> None:
-    """Writes an ONNX model from ``observation`` [batch, features] to ``action``."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
-    constants, nodes = [], []
-
-    def node(kind: str, *inputs: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(kind, inputs, [f"x{len(nodes)}"], **attributes))
-        return nodes[-1].output[0]
-
-    def constant(value: Any, kind: type = np.float32) -> str:
-        name = f"c{len(constants)}"
-        constants.append(numpy_helper.from_array(np.asarray(value, kind), name))
-        return name
-
-    x = node("Gather", "observation", constant(made.inputs, np.int64), axis=1)
-    x = node("Div", node("Sub", x, constant(made.mean)), constant(made.spread))
-    x = node("Clip", x, constant(-made.clip), constant(made.clip))
-    *hidden, (weights, biases) = made.layers
-    for w, b in hidden:
-        x = node("Add", node("MatMul", x, constant(w)), constant(b))
-        x = node({"tanh": "Tanh", "relu": "Relu"}[made.activation], x)
-    x = node("Add", node("MatMul", x, constant(weights)), constant(biases))
-    shape, kind = ["batch", len(made.motors)], TensorProto.FLOAT
-    if made.discrete:
-        x = node("ArgMax", x, axis=1, keepdims=0)
-        shape, kind = ["batch"], TensorProto.INT64
-    else:
-        if made.output == "scale":
-            half = node("Mul", node("Add", node("Tanh", x), constant(1)), constant(made.span / 2))
-            inside = node("Add", half, constant(made.base))
-            x = node("Where", constant(made.bounded, np.bool_), inside, x)
-        elif made.output == "tanh":
-            x = node("Tanh", x)
-        x = node("Max", node("Min", x, constant(made.high)), constant(made.low))
-    node("Identity", x)
-    nodes[-1].output[0] = "action"
-    graph = helper.make_graph(
-        nodes,
-        "policy",
-        [
-            helper.make_tensor_value_info(
-                "observation", TensorProto.FLOAT, ["batch", made.num_features]
-            )
-        ],
-        [helper.make_tensor_value_info("action", kind, shape)],
-        constants,
-    )
-    model = helper.make_model(
-        graph,
-        producer_name="nesht_jax",
-        producer_version=version("nesht-jax"),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-    )
-    told = {"task": made.task, "sensors": list(made.sensors), "motors": list(made.motors)}
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in told.items()})
-    save(model, path)
-
-
-OPSET, IR_VERSION = 17, 8
-"""Versions of ONNX that runtimes of the last years read."""
-
-
-def write_jax(made: PlainPolicy, path: Path) -> None:
-    """Writes what ``jax.export.deserialize`` reads: observations [batch, features] -> actions."""
-    (batch,) = jax.export.symbolic_shape("batch")
-    given = jax.ShapeDtypeStruct((batch, made.num_features), np.float32)
-    act = jax.jit(jax.vmap(lambda observation: made(observation, jnp)))
-    exported = jax.export.export(act, platforms=("cpu", "cuda", "tpu"))(given)
-    path.write_bytes(exported.serialize())
-
-
-WRITERS: dict[str, tuple[str, Callable[[PlainPolicy, Path], None]]] = {
-    "numpy": ("policy.py", write_numpy),
-    "c": ("policy.h", write_c),
-    "onnx": ("policy.onnx", write_onnx),
-    "jax": ("policy.jax", write_jax),
-}
-"""Format -> usual name of the file, and what writes it."""
-
-
-def _array(values: Any) -> str:
-    values = np.asarray(values)
-    if not values.ndim:
-        return f"float32({float(values)!r})"
-    if not values.size:
-        return f"np.zeros({values.shape}, float32)"
-    kind = "bool" if values.dtype == bool else "float32"
-    return f"array({values.tolist()!r}, {kind})"
-
-
-def _comment(name: str) -> str:
-    """A name that neither ends nor begins a comment or a string."""
-    return "".join(c if c.isprintable() and c not in '"*\\' else " " for c in name)
-
-
-def _c(value: float) -> str:
-    text = f"{value:.9g}"
-    return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"
-
-
-def _c_standard(i: int, mean: float, spread: float) -> str:
-    if mean == 0 and spread == 1:
-        return f"observation[{i}]"
-    return f"(observation[{i}] - {_c(mean)}) / {_c(spread)}"
-
-
-def _c_clip(inner: str, low: float, high: float) -> str:
-    below = inner if np.isinf(high) else f"fminf({inner}, {_c(high)})"
-    return below if np.isinf(low) else f"fmaxf({below}, {_c(low)})"
-
-
-def _c_sums(names: list[str], weights: np.ndarray, biases: np.ndarray) -> list[str]:
-    return [
-        " + ".join(
-            [_c(bias)] + [f"{_c(w)} * {n}" for w, n in zip(column, names, strict=True) if w]
-        ).replace("+ -", "- ")
-        for column, bias in zip(weights.T.tolist(), biases.tolist(), strict=True)
-    ]
-
-
-def _c_action(output: str, total: str, low: float, high: float) -> str:
-    if output == "scale" and np.isfinite(low) and np.isfinite(high):
-        half = _c((high - low) / 2)
-        total = f"{_c(low)} + (tanhf({total}) + 1.0f) * {half}"
-    elif output == "tanh":
-        total = f"tanhf({total})"
-    return _c_clip(total, low, high)
-
-
-def _c_choice(made: PlainPolicy, sums: list[str]) -> list[str]:
-    pairs = zip(sums, made.motors, strict=True)
-    scores = [f"        {total},  /* {_comment(motor)} */" for total, motor in pairs]
-    return [
-        "    const float score[POLICY_ACTIONS] = {",
-        *scores,
-        "    };",
-        "    int best = 0;",
-        "    for (int i = 1; i < POLICY_ACTIONS; i++)",
-        "        if (score[i] > score[best]) best = i;",
-        "    return best;",
-    ]

@@ -52,16 +52,20 @@ class TrainedPolicy:
         return np.asarray(self._apply(jnp.asarray(observation, jnp.float32)))
 
 
-def load(folder: str | Path, generation: Which | None = None) -> TrainedPolicy:
+def load(
+    folder: str | Path, generation: Which | None = None, *, trust: bool = False
+) -> TrainedPolicy:
     """Loads the policy of a run folder.
 
     Args:
         folder: run folder.
         generation: generation of an evaluation, or ``"best"``: that whose mean return was highest.
             None: the newest checkpoint or, of a run without one, the best evaluation.
+        trust: whether a module that the task of the run names, as ``gymnasium/my_module:My-v0``,
+            may be imported, if it is not yet: whatever is in it runs.
 
     Raises:
-        ValueError: if the run does not read, or keeps no such policy.
+        ValueError: if the run does not read, names a module without trust, or keeps no such policy.
     """
-    config, experiment, at = learned(Path(folder), generation)
+    config, experiment, at = learned(Path(folder), generation, trust=trust)
     return TrainedPolicy(config, experiment.task, experiment.policy, at.params, at.moments)

@@ -6,9 +6,12 @@ Nothing here imports JAX or a simulator, so that help and a typo answer at once.
 import functools
 import importlib.util
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from nesht_jax.envs import catalog
+
+Format = Literal["numpy", "c", "onnx", "jax", "safetensors"]
+"""Formats that a policy is exported to."""
 
 CPU_PREFERENCE = ("envpool", "gymnasium", "mjx", "gymnax", "brax", "playground", "probe")
 """Suites from best to worst where JAX has a CPU only."""

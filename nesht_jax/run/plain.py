@@ -85,8 +85,13 @@ class PlainPolicy(NamedTuple):
         return numpy.clip(numpy.tanh(x) if self.output == "tanh" else x, self.low, self.high)
 
 
-def plain(policy: TrainedPolicy) -> PlainPolicy:
+def plain(policy: TrainedPolicy, *, dense: bool = False) -> PlainPolicy:
     """Makes plain arrays of a trained policy.
+
+    Args:
+        policy: trained policy.
+        dense: whether to put random weights in the place of those that are 0: the dense policy of
+            the same shape, whose size and time the sparse one is compared with.
 
     Raises:
         ValueError: if the policy looks at images, or normalizes otherwise than input by input.
@@ -98,7 +103,11 @@ def plain(policy: TrainedPolicy) -> PlainPolicy:
         raise ValueError(
             f"export is for normalization running or none; {config.normalization} mixes all inputs"
         )
-    layers = _without_dead([_weights(policy, layer.name) for layer in policy.policy.layers])
+    layers = [_weights(policy, layer.name) for layer in policy.policy.layers]
+    if dense:
+        rng = np.random.default_rng(0)
+        layers = [(_filled(weights, rng), biases) for weights, biases in layers]
+    layers = _without_dead(layers)
     inputs = np.flatnonzero(layers[0][0].any(1))
     first, biases = layers[0]
     mean, spread, clip = np.zeros(inputs.size), np.ones(inputs.size), np.inf
@@ -128,6 +137,11 @@ def _weights(policy: TrainedPolicy, layer: str) -> tuple[np.ndarray, np.ndarray]
     return kernel, bias
 
 
+def _filled(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    drawn = rng.normal(size=weights.shape).astype(np.float32)
+    return np.where(weights == 0, drawn, weights)
+
+
 def _without_dead(
     layers: list[tuple[np.ndarray, np.ndarray]],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -139,10 +153,9 @@ def _without_dead(
     return layers
 
 
-def largest_difference(policy: TrainedPolicy, made: PlainPolicy, *, number: int = 256) -> float:
-    """Compares actions on observations drawn like those of training, or from N(0, 1)."""
-    drawn = np.random.default_rng(0).normal(size=(number, made.num_features))
+def like_training(policy: TrainedPolicy, *, number: int = 256) -> Float[np.ndarray, "number o"]:
+    """Draws observations like those of training, or from N(0, 1) where no moments tell."""
+    drawn = np.random.default_rng(0).normal(size=(number, policy.task.num_features))
     if policy.moments is not None:
         drawn = np.asarray(policy.moments.mean) + np.asarray(running_scale(policy.moments)) * drawn
-    observations = drawn.astype(np.float32)
-    return max(float(np.abs(policy(x) - made(x)).max()) for x in observations)
+    return drawn.astype(np.float32)

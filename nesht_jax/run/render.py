@@ -60,7 +60,12 @@ class Film(NamedTuple):
 
 @pinned()
 def film(
-    folder: Path, *, generation: Which | None = None, seed: int = 0, steps: int | None = None
+    folder: Path,
+    *,
+    generation: Which | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    trust: bool = False,
 ) -> Film:
     """Films one episode of what a run has learned, as sparse as its method makes it.
 
@@ -70,12 +75,13 @@ def film(
         seed: seed of reset and distractors.
         steps: steps after which the film ends, if the episode goes on for so long; by default as
             many as fill ``LONGEST_FILM``.
+        trust: see ``load``.
 
     Raises:
-        ValueError: if the run does not read, or nothing draws its task.
+        ValueError: if the run does not read or is not trusted, or nothing draws its task.
     """
     check_steps(steps)
-    policy = load(folder, generation)
+    policy = load(folder, generation, trust=trust)
     return played(policy, Bars(policy).beside, seed=seed, steps=steps)
 
 

@@ -1,11 +1,7 @@
 """What the page of a run tells, gathered from its folder and measured by playing its policy."""
 
-import json
-import shlex
 from collections.abc import Callable
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,18 +9,18 @@ from jaxtyping import Float
 
 from nesht_jax.policy.activation import CHOICE
 from nesht_jax.report.page import Pruned, Run, picture_uri
-from nesht_jax.report.rows import Row, evaluations, read_rows
+from nesht_jax.report.rows import evaluations, read_rows
 from nesht_jax.report.statistics import score
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, Stream, stream
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluation_task, learned, make_play
-from nesht_jax.run.fields import leaves
 from nesht_jax.run.policies import NAME as POLICIES
 from nesht_jax.run.policies import Learned, Which, read_arrays
 from nesht_jax.run.provenance import read_sittings
 from nesht_jax.run.reading import reading
 from nesht_jax.run.render import FORMATS
+from nesht_jax.run.repeat import changed, command, settings_of
 from nesht_jax.run.robot import NAME as ROBOT
 from nesht_jax.run.robot import robot
 from nesht_jax.run.yaml import read_config
@@ -36,7 +32,13 @@ MOST_POINTS = 12
 
 
 @pinned()
-def gather(folder: Path, *, generation: Which | None = None, episodes: int | None = 20) -> Run:
+def gather(
+    folder: Path,
+    *,
+    generation: Which | None = None,
+    episodes: int | None = 20,
+    trust: bool = False,
+) -> Run:
     """Gathers all that a page tells of one run.
 
     Args:
@@ -44,29 +46,27 @@ def gather(folder: Path, *, generation: Which | None = None, episodes: int | Non
         generation: see ``load``.
         episodes: episodes to play at each number of weights, from the same resets; None: its policy
             is not played, and its robot not drawn.
+        trust: see ``load``.
 
     Raises:
-        ValueError: if the run or its policy does not read, or was never evaluated.
+        ValueError: if the run or its policy does not read, is not trusted, or was never evaluated.
     """
-    config, log = read_config(folder), folder / "metrics.jsonl"
+    config, log = read_config(folder, trust=trust), folder / "metrics.jsonl"
     rows = read_rows(log) if log.is_file() else []
     if not evaluations(rows):
         raise ValueError(f"{folder} has no evaluation yet: there is nothing to report")
-    config, experiment, at = learned(folder, generation)
+    config, experiment, at = learned(folder, generation, trust=trust)
     reads = reading(config, experiment.task, experiment.policy, at.params)
     films = [path for ending in FORMATS if (path := folder / f"film{ending}").is_file()]
     still = None if films or episodes is None else robot(folder, experiment.task)
-    settings = {name: _plain(value) for name, value in _settings(config).items()}
-    default = _settings(Config(task=config.task))
-    changed = [name for name, value in _settings(config).items() if value != default[name]]
     return Run(
         name=folder.resolve().name,
         task=config.task,
         generation=at.generation,
         rows=rows,
-        settings=settings,
-        changed=changed,
-        command=_command(config.task, {name: settings[name] for name in changed}, rows),
+        settings=settings_of(config),
+        changed=changed(config),
+        command=command(config, generations=rows[-1].generation),
         made=_made(folder),
         reading=reads,
         pruned=[] if episodes is None else pruned(config, experiment, at, episodes=episodes),
@@ -75,24 +75,6 @@ def gather(folder: Path, *, generation: Which | None = None, episodes: int | Non
         film=picture_uri(films[0].name, films[0].read_bytes()) if films else "",
         robot="" if still is None else picture_uri(ROBOT, still),
     )
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    names = [name for name in leaves(Config) if name not in ("task", "out")]
-    return {name: attrgetter(name)(config) for name in names}
-
-
-def _plain(value: Any) -> str:
-    """A setting as the command line takes it."""
-    return json.dumps(value) if not isinstance(value, str) else value
-
-
-def _command(task: str, changed: dict[str, str], rows: list[Row]) -> str:
-    """The command that trains the same run."""
-    limits = {"generations": str(rows[-1].generation)}
-    options = {name: value for name, value in changed.items() if name != "steps"} | limits
-    given = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return shlex.join(["nesht", "train", task, *given])
 
 
 def _made(folder: Path) -> str:

@@ -111,7 +111,8 @@ def _has_begun(config: Config) -> bool:
     folder = config.folder
     if not (folder / "config.yaml").is_file():
         return False
-    _check_same(read_config(folder), config)
+    # nothing is made of what is there: its task must be that of the sweep
+    _check_same(read_config(folder, trust=True), config)
     log = folder / "metrics.jsonl"
     rows = read_rows(log) if log.exists() else []
     done = rows[-1].generation if rows else 0

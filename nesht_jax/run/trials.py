@@ -32,17 +32,20 @@ class Trial(NamedTuple):
 
 
 @pinned()
-def film_trials(folder: Path, *, seed: int = 0, steps: int | None = None) -> list[Trial]:
+def film_trials(
+    folder: Path, *, seed: int = 0, steps: int | None = None, trust: bool = False
+) -> list[Trial]:
     """Films the first, the middle and the last evaluation that a run keeps, from one reset.
 
     Args:
         folder: run folder.
         seed: seed of reset and distractors.
         steps: steps after which each film ends; see ``film``.
+        trust: see ``load``.
 
     Raises:
-        ValueError: if the run does not read or keeps one evaluation only, or nothing draws its
-            task.
+        ValueError: if the run does not read, is not trusted or keeps one evaluation only, or
+            nothing draws its task.
     """
     check_steps(steps)
     arrays = read_arrays(folder)
@@ -54,9 +57,8 @@ def film_trials(folder: Path, *, seed: int = 0, steps: int | None = None) -> lis
         mean = returns[generation]
         earned = "no finite return" if np.isnan(mean) else f"mean return {mean:.0f}"
         draw = partial(captioned, f"generation {generation} · {earned}")
-        trials.append(
-            Trial(generation, played(load(folder, generation), draw, seed=seed, steps=steps))
-        )
+        policy = load(folder, generation, trust=trust)
+        trials.append(Trial(generation, played(policy, draw, seed=seed, steps=steps)))
     return trials
 
 

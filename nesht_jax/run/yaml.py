@@ -7,13 +7,14 @@ tag makes an object. Files are UTF-8, whatever the locale.
 import dataclasses
 import io
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
-from nesht_jax.envs.catalog import nearest
+from nesht_jax.envs.catalog import module_of, nearest
 from nesht_jax.run.config import Config
 from nesht_jax.run.fields import checked, hints, leaves
 from nesht_jax.run.names import synonym
@@ -65,7 +66,7 @@ def merge(base: Plain, over: Plain) -> Plain:
     return merged
 
 
-def make_config(given: Plain) -> Config:
+def config_of(given: Plain) -> Config:
     """Makes a config of a mapping of settings.
 
     Raises:
@@ -112,11 +113,16 @@ def write(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def read_config(folder: Path) -> Config:
-    """Reads the config of a run folder.
+def read_config(folder: Path, *, trust: bool = False) -> Config:
+    """Reads the config of a run folder, whoever made it.
+
+    Args:
+        folder: run folder.
+        trust: whether the task of the config may have a module imported that this process has not.
 
     Raises:
-        ValueError: if the folder is missing, or is not a run, or its config does not read.
+        ValueError: if the folder is missing, or is not a run, or its config does not read, or names
+            such a module without trust.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
@@ -124,9 +130,17 @@ def read_config(folder: Path) -> Config:
         raise ValueError(f"{folder} is not a run folder: it has no config.yaml")
     given = read(folder / "config.yaml")
     try:
-        return dataclasses.replace(make_config(given), out=str(folder))
+        config = dataclasses.replace(config_of(given), out=str(folder))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.yaml'}: {error}") from error
+    module = module_of(config.task)
+    if module and module not in sys.modules and not trust:
+        raise ValueError(
+            f"{folder / 'config.yaml'} would import the Python module {module!r}, by its task "
+            f"{config.task}, and whatever is in it would run; if you trust it, say so by --trust, "
+            "or trust=True in Python"
+        )
+    return config
 
 
 def _plain(value: Any) -> Any:

@@ -14,12 +14,13 @@ from nesht_jax.report.rows import read_rows
 from nesht_jax.report.statistics import Score
 from nesht_jax.run import evaluate
 from nesht_jax.run.cli import COMMANDS, Parser, main
-from nesht_jax.run.cli.machine import has_accelerator, keep_compilations
 from nesht_jax.run.cli.options import given_settings
-from nesht_jax.run.cli.train import add_arguments, read_command
+from nesht_jax.run.cli.train import add_arguments
 from nesht_jax.run.evaluate import RunScore
+from nesht_jax.run.machine import has_accelerator, keep_compilations
 from nesht_jax.run.names import tuned_config
-from nesht_jax.run.yaml import make_config, read
+from nesht_jax.run.settings import read_command
+from nesht_jax.run.yaml import config_of, read
 
 
 def complaint(capsys, *argv):
@@ -118,7 +119,7 @@ def test_eval_of_a_game_takes_options_and_tells_human_normalised_scores(capsys, 
         return RunScore("envpool/Pong-v5", 7, halfway, 0.9, human, 0.0)
 
     monkeypatch.setattr(evaluate, "evaluate_run", evaluated)
-    monkeypatch.setattr("nesht_jax.run.cli.eval.read_config", lambda folder: None)
+    monkeypatch.setattr("nesht_jax.run.cli.eval.read_config", lambda folder, **_: None)
     assert main(["eval", "run", "--episodes=5", "--task_options={pixel_noise: 20}"]) == 0
     assert asked["options"] == {"pixel_noise": 20} and asked["episodes"] == 5
     said = capsys.readouterr().out
@@ -236,11 +237,11 @@ def test_envs_tells_what_installs_a_suite(capsys, monkeypatch):
 def test_a_task_named_alone_gets_its_tuned_settings():
     config, notes = read_command(["Pendulum-v1"], {})
     tuned = tuned_config("envpool/Pendulum-v1")
-    assert config == make_config(read(tuned)) != make_config({"task": "envpool/Pendulum-v1"})
+    assert config == config_of(read(tuned)) != config_of({"task": "envpool/Pendulum-v1"})
     assert any("tuned" in note for note in notes) and any("gymnasium" in note for note in notes)
     config, notes = read_command(["Pendulum-v1", "nes"], {"seed": 3})
     dense = {"sparsity": {"method": "none"}}
-    assert config == make_config({"task": "envpool/Pendulum-v1", "seed": 3, **dense})
+    assert config == config_of({"task": "envpool/Pendulum-v1", "seed": 3, **dense})
     assert not any("tuned" in note for note in notes)
 
 

@@ -24,7 +24,6 @@ from nesht_jax.run.build import (
     build_training,
     stream,
 )
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import (
     DEFAULT_STEPS,
     AlgorithmConfig,
@@ -39,7 +38,8 @@ from nesht_jax.run.evaluate import make_evaluate_center, projected
 from nesht_jax.run.fields import checked, leaves
 from nesht_jax.run.names import synonym
 from nesht_jax.run.optimizer import build_projection, optimizers
-from nesht_jax.run.yaml import dump, make_config, parse, read, read_config
+from nesht_jax.run.settings import read_command
+from nesht_jax.run.yaml import config_of, dump, parse, read, read_config
 from nesht_jax.sparse.distribution import erdos_renyi_kernel
 from nesht_jax.sparse.top_k import num_kept
 
@@ -219,7 +219,7 @@ def test_a_run_ends_by_what_is_said_and_else_by_its_steps(given, steps, generati
 
 
 def test_whole_numbers_are_numbers():
-    config = make_config({"task": "a/b", "algorithm": {"sigma": 1}})
+    config = config_of({"task": "a/b", "algorithm": {"sigma": 1}})
     assert isinstance(config.algorithm.sigma, float)
 
 

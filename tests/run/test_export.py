@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,16 +16,32 @@ import onnxruntime
 import pytest
 
 from nesht_jax.envs.tasks import make_task
+from nesht_jax.run import exported
 from nesht_jax.run.build import build_policy
-from nesht_jax.run.cli import main
+from nesht_jax.run.cli import Parser, main
+from nesht_jax.run.cli.options import given_settings
+from nesht_jax.run.cli.train import add_arguments
 from nesht_jax.run.config import Config, PolicyConfig
-from nesht_jax.run.export import write_c, write_jax, write_numpy, write_onnx
-from nesht_jax.run.load import TrainedPolicy
-from nesht_jax.run.plain import largest_difference, plain
+from nesht_jax.run.export import export
+from nesht_jax.run.exported import Player, actions, player, seconds_of_one
+from nesht_jax.run.formats import (
+    WRITERS,
+    write_c,
+    write_jax,
+    write_numpy,
+    write_onnx,
+    write_safetensors,
+)
+from nesht_jax.run.load import TrainedPolicy, load
+from nesht_jax.run.plain import like_training, plain
+from nesht_jax.run.repeat import command
+from nesht_jax.run.settings import read_command
+from nesht_jax.run.yaml import config_of
 from nesht_jax.types import Moments
 
 compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 INF = np.inf
+FORMATS = [pytest.param(to, marks=compiler) if to == "c" else to for to in WRITERS]
 
 CASES = {
     "linear": ({}, (-1, 1)),
@@ -68,6 +86,11 @@ def observations(policy, number=256):
     return 3 * rng.normal(size=(number, policy.task.num_features)).astype(np.float32)
 
 
+def largest_difference(policy, made):
+    seen = like_training(policy)
+    return max(np.abs(policy(x) - made(x)).max() for x in seen)
+
+
 def run_python(path, seen):
     """Actions of an exported file, in a process that has NumPy alone."""
     script = (
@@ -92,6 +115,36 @@ def run_onnx(path, seen):
 def run_jax(path, seen):
     """Actions of a serialized function of JAX."""
     return np.asarray(jax.export.deserialize(bytearray(path.read_bytes())).call(seen))
+
+
+def run_safetensors(path, seen):
+    """Actions by the arrays of a file, read by the format's description with NumPy alone."""
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header, arrays = json.loads(content[8:begin]), {}
+    told = {name: json.loads(text) for name, text in header.pop("__metadata__").items()}
+    for name, about in header.items():
+        first, last = about["data_offsets"]
+        kind = {"F32": "<f4", "I64": "<i8"}[about["dtype"]]
+        arrays[name] = np.frombuffer(content[begin + first : begin + last], kind)
+        arrays[name] = arrays[name].reshape(about["shape"])
+    x = (seen[:, arrays["inputs"]] - arrays["mean"]) / arrays["spread"]
+    x = x if told["clip"] is None else np.clip(x, -told["clip"], told["clip"])
+    last = sum(name.endswith("weights") for name in arrays) - 1
+    for i in range(last + 1):
+        x = x @ arrays[f"layer{i}.weights"] + arrays[f"layer{i}.biases"]
+        if i < last:
+            x = np.tanh(x) if told["activation"] == "tanh" else np.maximum(x, 0)
+    if told["discrete"]:
+        return x.argmax(1)
+    low, high = arrays["low"], arrays["high"]
+    if told["output"] == "tanh":
+        x = np.tanh(x)
+    elif told["output"] == "scale":
+        both = np.isfinite(low) & np.isfinite(high)
+        lows, highs = low[both], high[both]
+        x[:, both] = lows + (np.tanh(x[:, both]) + 1) / 2 * (highs - lows)
+    return np.clip(x, low, high)
 
 
 def run_c(path, seen, *, discrete=False):
@@ -136,6 +189,7 @@ def test_arrays_act_as_the_policy(case):
         pytest.param(write_c, run_c, 1e-4, id="c", marks=compiler),
         pytest.param(write_onnx, run_onnx, 1e-5, id="onnx"),
         pytest.param(write_jax, run_jax, 1e-5, id="jax"),
+        pytest.param(write_safetensors, run_safetensors, 1e-5, id="safetensors"),
     ],
 )
 @pytest.mark.parametrize("case", CASES)
@@ -167,8 +221,10 @@ def test_choices_are_numbers(tmp_path):
     write_c(made, tmp_path / "policy.h")
     write_onnx(made, tmp_path / "policy.onnx")
     write_jax(made, tmp_path / "policy.jax")
+    write_safetensors(made, tmp_path / "policy.safetensors")
     assert run_onnx(tmp_path / "policy.onnx", seen).tolist() == expected
     assert run_jax(tmp_path / "policy.jax", seen).tolist() == expected
+    assert run_safetensors(tmp_path / "policy.safetensors", seen).tolist() == expected
     assert run_python(tmp_path / "policy.py", seen).tolist() == expected
     assert run_c(tmp_path / "policy.h", seen, discrete=True)[:, 0].tolist() == expected
 
@@ -193,7 +249,12 @@ def test_a_policy_that_reads_nothing(tmp_path):
     made, seen = plain(policy), observations(policy, 3)
     write_numpy(made, tmp_path / "policy.py")
     write_c(made, tmp_path / "policy.h")
-    for acts in (run_python(tmp_path / "policy.py", seen), run_c(tmp_path / "policy.h", seen)):
+    write_safetensors(made, tmp_path / "policy.st")
+    for acts in (
+        run_python(tmp_path / "policy.py", seen),
+        run_c(tmp_path / "policy.h", seen),
+        run_safetensors(tmp_path / "policy.st", seen),
+    ):
         np.testing.assert_allclose(acts, np.stack([policy(x) for x in seen]), rtol=1e-6)
 
 
@@ -222,15 +283,157 @@ def test_what_is_not_exported_is_told(given, task, message):
         plain(trained(given, task=task))
 
 
-def test_the_command(probe_run, capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("task", ["envpool/Hopper-v5", "envpool/CartPole-v1"])
+def test_a_file_is_played_as_it_is(to, task, tmp_path):
+    policy = trained({"hidden": (3,)}, task=task)
+    made, seen, path = plain(policy), observations(policy, 20), tmp_path / "policy"
+    WRITERS[to][1](made, path)
+    found = player(to, path, made)
+    expected = np.stack([policy(x) for x in seen])
+    np.testing.assert_allclose(actions(found, seen), expected, rtol=1e-4, atol=1e-5)
+    again = actions(Player("twice", lambda x, rounds: found.play(x, 2 * rounds)), seen)
+    np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_time_is_the_median_of_one_action(monkeypatch):
+    """By a clock of its own: 2 µs an action or 6, and now and then a second for something else."""
+    now, calls = [0.0], []
+
+    def play(seconds):
+        def played(seen, rounds):
+            calls.append(seconds)
+            now[0] += rounds * len(seen) * seconds + (len(calls) % 5 == 0)
+            return []
+
+        return Player("clock", played)
+
+    monkeypatch.setattr(exported.time, "perf_counter", lambda: now[0])
+    seen = np.zeros((256, 3), np.float32)
+    assert seconds_of_one([play(2e-6), play(6e-6)], seen) == pytest.approx([2e-6, 6e-6])
+    assert calls[-4:] == [2e-6, 6e-6, 2e-6, 6e-6]  # in turns: a busy moment is shared
+    assert seconds_of_one([], seen) == []
+
+
+def test_the_dense_policy_has_every_weight():
+    policy = trained({"hidden": (6, 4)})
+    sparse, dense = plain(policy), plain(policy, dense=True)
+    assert dense.num_weights == 22 * 6 + 6 * 4 + 4 * 3 > 2 * sparse.num_weights
+    assert dense.inputs.tolist() == list(range(22))
+    kernel = policy.params["layer0"]["kernel"]
+    kept = kernel != 0
+    np.testing.assert_array_equal(dense.layers[0][0][kept], kernel[kept])
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Times of few measurements."""
+    monkeypatch.setattr(exported, "MEASUREMENTS", 3)
+    monkeypatch.setattr(exported, "LEAST_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_export_from_python(to, probe_run, tmp_path, quick):
+    made = export(probe_run.folder, to, path=tmp_path / "mine")
+    assert (made.path, made.size) == (tmp_path / "mine", (tmp_path / "mine").stat().st_size)
+    kept = np.count_nonzero(probe_run.reading.weights)
+    assert (made.weights, made.dense_weights) == (kept, 20) and kept < 10
+    assert made.size < made.dense_size
+    assert made.how and made.seconds > 0 and made.dense_seconds > 0
+    assert made.difference < 1e-4
+
+
+def test_the_check_is_of_the_file(probe_run, tmp_path, quick, monkeypatch):
+    def wrong(made, path):
+        weights, biases = made.layers[0]
+        write_numpy(made._replace(layers=((-weights, biases),)), path)
+
+    monkeypatch.setitem(WRITERS, "numpy", ("policy.py", wrong))
+    assert export(probe_run.folder, path=tmp_path / "policy.py").difference > 0.1
+
+
+@pytest.mark.parametrize("broken", ["none", "useless"])
+def test_without_a_compiler_no_time_is_told(
+    broken, probe_run, tmp_path, quick, capsys, monkeypatch
+):
+    compilers = {"none": None, "useless": shutil.which("false")}
+    monkeypatch.setattr(exported.shutil, "which", lambda name: compilers[broken])
+    made = export(probe_run.folder, "c", path=tmp_path / "policy.h")
+    assert (made.seconds, made.dense_seconds, made.how) == (None, None, "")
+    assert made.difference < 1e-4
+    out = f"--out={tmp_path / 'policy.h'}"
+    assert main(["export", str(probe_run.folder), "--to=c", out]) == 0
+    told = capsys.readouterr().out
+    assert "of its arrays, as nothing here runs the file" in told and "one action" not in told
+
+
+@compiler
+def test_a_header_of_many_weights_is_not_compiled(probe_run, tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(exported, "MOST_COMPILED", 15)
+    made = export(probe_run.folder, "c", path=tmp_path / "policy.h")
+    assert made.seconds > 0 and made.dense_seconds is None
+
+
+def test_the_card_tells_of_the_policy(probe_run, tmp_path, quick):
+    made = export(probe_run.folder, "safetensors", path=tmp_path / "p.safetensors", generation=8)
+    assert made.card == tmp_path / "p.json"
+    told, reads = json.loads(made.card.read_text()), load(probe_run.folder, 8).reading
+    assert told["task"] == "probe/linear" and told["num_features"] == 20
+    assert tuple(told["feature_names"]) == reads.sensors and told["distractors"] == 3
+    assert told["law"] == reads.law() and told["policy"] == reads.verdict()
+    assert told["reads"] == {
+        str(i): reads.inputs[i] for i in np.flatnonzero(reads.weights.any(1)).tolist()
+    }
+    assert told["weights"] == np.count_nonzero(reads.weights) and told["dense_weights"] == 20
+    assert told["generation"] == 8
+    assert told["evaluation"] == json.loads(json.dumps(probe_run.rows[8].evaluation._asdict()))
+    assert config_of(told["settings"]).digest == probe_run.config.digest
+    nesht, train, *words = shlex.split(told["command"])
+    parser = Parser()
+    add_arguments(parser)
+    again = parser.parse_args(words)
+    config, _ = read_command(again.settings, given_settings(again))
+    assert (nesht, train) == ("nesht", "train") and config.digest == probe_run.config.digest
+    assert config.generations == 8
+
+
+def test_the_command_of_an_infinite_clip_is_understood():
+    config = Config(task="probe/linear", policy=PolicyConfig(clip=INF))
+    words = shlex.split(command(config, generations=3))
+    parser = Parser()
+    add_arguments(parser)
+    given = parser.parse_args(words[2:])
+    made, _ = read_command(given.settings, given_settings(given))
+    assert made == dataclasses.replace(config, generations=3)
+
+
+def test_the_command(probe_run, capsys, tmp_path, quick, monkeypatch):
     out = tmp_path / "mine.py"
     assert main(["export", str(probe_run.folder), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     kept = probe_run.reading.weights.astype(bool).sum()
-    assert f"{kept} of 20 weights" in said and "checked: largest difference" in said
+    dense = export(probe_run.folder, path=tmp_path / "again.py").dense_size
+    assert f"{out.stat().st_size:,} bytes, {kept} of 20 weights (dense: {dense:,} bytes)" in said
+    assert "checked: largest difference" in said
+    assert re.search(r"one action: \S+ [µn]s \(dense: \S+ [µn]s\), the median in NumPy\n", said)
     assert out.read_text().startswith('"""A policy of probe/linear')
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["export", str(probe_run.folder), "--to=onnx"]) == 2
-    assert "nesht-jax[onnx]" in capsys.readouterr().err
-    assert main(["export", str(probe_run.folder), "--to=onx"]) == 2
-    assert "invalid choice: 'onx'" in capsys.readouterr().err
+
+
+def test_the_command_refuses_in_one_sentence(probe_run, capsys, tmp_path, monkeypatch):
+    def refused(*argv):
+        assert main(["export", str(probe_run.folder), *argv]) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        return told
+
+    assert "invalid choice: 'onx'" in refused("--to=onx")
+    assert "give arrays another ending" in refused("--to=safetensors", f"--out={tmp_path}/a.json")
+    assert "No such file or directory" in refused(f"--out={tmp_path}/none/policy.py")
+    for to in ("onnx", "safetensors"):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert f"pip install 'nesht-jax[{to}]'" in refused(f"--to={to}")
+
+
+def test_python_refuses_another_format(probe_run, unchecked):
+    with pytest.raises(ValueError, match="exported to numpy, c, .*, got 'onx'"):
+        export(probe_run.folder, "onx")

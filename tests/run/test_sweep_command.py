@@ -20,7 +20,7 @@ from nesht_jax.run.cli import main
 from nesht_jax.run.cli.grid import read_grid, split_values
 from nesht_jax.run.cli.sweep import _print
 from nesht_jax.run.record import Display
-from nesht_jax.run.yaml import make_config, read_config
+from nesht_jax.run.yaml import config_of, read_config
 
 SMALL = ["probe/linear", "--algorithm.num_members=8", "--generations=3", "--evaluation.episodes=2"]
 SWEPT = [*SMALL, "--distractors=1,2", "--seed=0..1"]
@@ -79,7 +79,7 @@ def test_a_grid_has_every_combination_as_train_makes_it():
         **{"policy.hidden": "[],[8, 4]", "seed": "3..4", "distractors": "2", "horizon": "null,9"},
     )
     made = [
-        make_config(
+        config_of(
             {"task": "probe/linear", "distractors": 2, "seed": 0}
             | {"policy": {"hidden": hidden}, "horizon": horizon}
         )

@@ -1,13 +1,13 @@
 """What a run tells at its end: what was learned, and where it lies."""
 
 import shlex
-from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nesht_jax.envs.catalog import module_of
 from nesht_jax.report.human import human_normalized
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import EvaluationRow, best_evaluation, evaluations
@@ -28,11 +28,12 @@ FILES = {
 def conclude(console: Console, config: Config, result: Result) -> None:
     """Prints the last evaluation and the files of a run, or how to go on with it."""
     generation = int(result.state.generation)
+    run = shlex.quote(str(result.folder)) + (" --trust" if module_of(config.task) else "")
     if result.interrupted:
         say(
             console,
             f"Stopped by {result.interrupted.name} after generation {generation}; "
-            f"go on with: nesht train --resume {_quoted(result.folder)}",
+            f"go on with: nesht train --resume {run}",
         )
         return
     steps = sum(row.steps for row in result.rows)
@@ -60,14 +61,14 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     ):
         if count:
             say(console, f"{count} {what}: something was not a finite number; see metrics.jsonl")
-    say(console, f"Evaluate it on fresh episodes: nesht eval {_quoted(result.folder)}")
+    say(console, f"Evaluate it on fresh episodes: nesht eval {run}")
     if best is not None and best != evaluated[-1]:
         say(console, "Evaluate what it was at its best evaluation: add --generation best")
     limit = config.step_limit
     more = f"--generations {2 * generation}"
     if limit is not None and steps >= limit:
         more = f"--steps {2 * limit if steps < 2 * limit else 2 * steps}"
-    say(console, f"Train it further: nesht train --resume {_quoted(result.folder)} {more}")
+    say(console, f"Train it further: nesht train --resume {run} {more}")
 
 
 def print_law(console: Console, reading: Reading | None) -> None:
@@ -98,7 +99,3 @@ def _learned(config: Config, last: EvaluationRow, weights: int, size: str) -> li
 def say(console: Console, words: str) -> None:
     """Prints words as they are, however long the line."""
     console.print(words, soft_wrap=True, markup=False, emoji=False, highlight=False)
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

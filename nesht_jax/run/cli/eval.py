@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from nesht_jax.report.human import human_normalized
 from nesht_jax.report.rows import finite
-from nesht_jax.run.cli.machine import keep_compilations
-from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
+from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.names import resolve_task
 from nesht_jax.run.yaml import parse, read_config
 from nesht_jax.run.zoo import run_folder
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht eval`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
+    add_trust(parser)
     parser.add_argument("--episodes", type=int, default=100, help="number of episodes [100]")
     parser.add_argument("--task", help="another task of the same sizes, as envpool/Hopper-v5")
     parser.add_argument(
@@ -43,7 +44,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     if not isinstance(options, dict):
         raise ValueError(f"task_options must be a mapping, as {{name: value}}, got {options!r}")
     folder = run_folder(given.run)
-    read_config(folder)  # says what is wrong with it before JAX is loaded
+    read_config(folder, trust=given.trust)  # says what is wrong with it before JAX is loaded
     task = given.task and resolve_task(given.task, accelerator=False).task
     keep_compilations()
     from nesht_jax.run.evaluate import evaluate_run
@@ -58,6 +59,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
             task=task,
             options=options,
             seed=given.seed,
+            trust=given.trust,
         )
     if given.json:
         return lambda: _print_json(scores)

@@ -1,59 +1,73 @@
-"""Write a trained policy as a file that needs neither this library nor JAX."""
+"""Write a trained policy as a file that needs neither this library nor JAX.
+
+Beside its bytes and the time of one action stand those of the dense policy of the same shape, in
+the same format.
+"""
 
 import argparse
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
-from nesht_jax.run.cli.machine import keep_compilations
-from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
+from nesht_jax.run.machine import keep_compilations
+from nesht_jax.run.names import Format
 from nesht_jax.run.yaml import read_config
-from nesht_jax.run.zoo import default_out, run_folder
+from nesht_jax.run.zoo import run_folder
 
-FORMATS = ("numpy", "c", "onnx", "jax")
+if TYPE_CHECKING:
+    from nesht_jax.run.export import Exported
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht export`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
+    add_trust(parser)
     parser.add_argument(
         "--to",
-        choices=FORMATS,
-        default=FORMATS[0],
-        help="a Python file that needs NumPy alone, a C header, an ONNX model, or a function of "
-        "jax.export [numpy]",
+        choices=get_args(Format),
+        default="numpy",
+        help="a Python file that needs NumPy alone, a C header, an ONNX model, a function of "
+        "jax.export, or arrays in safetensors with a card in JSON [numpy]",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="file to write [RUN/policy.py, .h, .onnx or .jax]"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file to write [RUN/policy.py, .h, .onnx, .jax or .safetensors]",
     )
 
 
 def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], int]:
-    """Reads the command, and the policy of the run."""
+    """Reads the command, and writes the file."""
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
     folder = run_folder(given.run)
-    read_config(folder)
-    if given.to == "onnx" and importlib.util.find_spec("onnx") is None:
-        raise ValueError("export to ONNX needs onnx: pip install 'nesht-jax[onnx]'")
+    read_config(folder, trust=given.trust)
     keep_compilations()
-    from nesht_jax.run.export import WRITERS
-    from nesht_jax.run.load import load
-    from nesht_jax.run.plain import largest_difference, plain
+    from nesht_jax.run.export import export
 
-    policy = load(folder, given.generation)
-    made = plain(policy)
-    name, write = WRITERS[given.to]
-    out = given.out or default_out(folder, name)
+    made = export(folder, given.to, path=given.out, generation=given.generation, trust=given.trust)
+    return lambda: _print(made)
 
-    def work() -> int:
-        write(made, out)
-        dense = sum(layer.fan_in * layer.fan_out for layer in policy.policy.layers)
-        print(f"{out}: {out.stat().st_size:,} bytes, {made.num_weights} of {dense} weights")
-        print(f"reads {', '.join(made.sensors) or 'nothing'}")
-        difference = largest_difference(policy, made)
-        print(f"checked: largest difference {difference:.1e} on 256 observations")
-        return 0
 
-    return work
+def _print(made: "Exported") -> int:
+    sparse = made.weights < made.dense_weights
+    beside = f" (dense: {made.dense_size:,} bytes)" if sparse else ""
+    weights = f"{made.weights} of {made.dense_weights} weights"
+    print(f"{made.path}: {made.size:,} bytes, {weights}{beside}")
+    if made.card is not None:
+        print(f"{made.card}: its card")
+    print(f"reads {', '.join(made.sensors) or 'nothing'}")
+    arrays = "" if made.how else " of its arrays, as nothing here runs the file"
+    print(f"checked: largest difference {made.difference:.1e} on 256 observations{arrays}")
+    if made.seconds is not None:
+        dense = made.dense_seconds if sparse else None
+        beside = "" if dense is None else f" (dense: {_time(dense)})"
+        print(f"one action: {_time(made.seconds)}{beside}, the median in {made.how}")
+    return 0
+
+
+def _time(seconds: float) -> str:
+    return f"{1e9 * seconds:.3g} ns" if seconds < 1e-6 else f"{1e6 * seconds:.3g} µs"

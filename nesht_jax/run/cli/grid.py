@@ -7,9 +7,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from nesht_jax.run.cli.options import given_settings
-from nesht_jax.run.cli.train import read_command
 from nesht_jax.run.config import Config
 from nesht_jax.run.fields import leaves
+from nesht_jax.run.settings import read_command
 
 MOST_VALUES = 10_000
 """Numbers of a range: more are a typing error that would fill the memory."""

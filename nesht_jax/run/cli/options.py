@@ -67,6 +67,16 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that lets the config of a run have a module imported."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the run import the Python module that its task names, as gymnasium/my_module:"
+        "My-v0 does: whatever is in it runs",
+    )
+
+
 def _which(text: str) -> int | str:
     if text == "best" or text.isdecimal():
         return text if text == "best" else int(text)

@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.machine import keep_compilations
-from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
+from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import read_config
 from nesht_jax.run.zoo import default_out, run_folder
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht render`` takes."""
     parser.add_argument("run", metavar="RUN", help="a run folder, or zoo/NAME")
     add_generation(parser)
+    add_trust(parser)
     parser.add_argument(
         "--grid",
         action="store_true",
@@ -37,7 +38,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
     folder = run_folder(given.run)
-    config = read_config(folder)
+    config = read_config(folder, trust=given.trust)
     if given.grid and given.generation is not None:
         raise ValueError("--grid chooses its generations: leave out --generation")
     out = given.out or default_out(folder, "grid.webp" if given.grid else "film.webp")
@@ -46,7 +47,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     from nesht_jax.run.trials import film_trials, side_by_side
 
     check_format(out)
-    options = {"seed": given.seed, "steps": given.steps}
+    options = {"seed": given.seed, "steps": given.steps, "trust": given.trust}
     if given.grid:
         trials = film_trials(folder, **options)
         films = {f"generation {trial.generation}: ": trial.film for trial in trials}

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.machine import keep_compilations
-from nesht_jax.run.cli.options import add_generation, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
+from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import read_config
 from nesht_jax.run.zoo import default_out, run_folder
 
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht report`` takes."""
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders, or zoo/NAME")
     add_generation(parser)
+    add_trust(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -34,7 +35,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     refuse_unknown(leftover, parser)
     folders = [run_folder(run) for run in given.runs]
     for folder in folders:
-        read_config(folder)
+        read_config(folder, trust=given.trust)
     if given.episodes < 2:
         raise ValueError(f"episodes must be at least 2, for an interval, got {given.episodes}")
     keep_compilations()
@@ -42,7 +43,8 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     from nesht_jax.run.report import gather
 
     episodes = given.episodes if len(folders) == 1 else None  # several are compared by their logs
-    runs = [gather(run, generation=given.generation, episodes=episodes) for run in folders]
+    asked = {"generation": given.generation, "episodes": episodes, "trust": given.trust}
+    runs = [gather(run, **asked) for run in folders]
     out = given.out or Path("report.html")
     if given.out is None and len(folders) == 1:
         out = default_out(folders[0], "report.html")

@@ -32,9 +32,9 @@ from nesht_jax.report.sweeps import (
     in_words,
 )
 from nesht_jax.run.cli.grid import Grid, read_grid
-from nesht_jax.run.cli.machine import keep_compilations
 from nesht_jax.run.cli.options import add_settings, refuse_unknown
 from nesht_jax.run.config import Config
+from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import write
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.machine import has_accelerator, keep_compilations
-from nesht_jax.run.cli.options import add_settings, given_settings, refuse_unknown
+from nesht_jax.run.cli.options import add_settings, add_trust, given_settings, refuse_unknown
 from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import leaves
-from nesht_jax.run.names import find_config, resolve_task, tuned_config
-from nesht_jax.run.yaml import Plain, make_config, merge, read, read_config
+from nesht_jax.run.machine import keep_compilations
+from nesht_jax.run.settings import read_command
+from nesht_jax.run.yaml import config_of, merge, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with the run in this folder, by its own config; only generations, steps and "
         "track may change",
     )
+    add_trust(parser)
     add_settings(parser)
 
 
@@ -41,6 +42,8 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     refuse_unknown(leftover)
     if given.resume is not None:
         config, notes = _continued(Path(given.resume), given), []
+    elif given.trust:
+        raise ValueError("--trust goes with --resume: a task that you name yourself is trusted")
     else:
         config, notes = read_command(given.settings, given_settings(given))
     keep_compilations()
@@ -63,57 +66,13 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     return work
 
 
-def read_command(words: list[str], options: Plain) -> tuple[Config, list[str]]:
-    """Makes the config of words and options, and what the user should know of how.
-
-    Raises:
-        ValueError: in one sentence, if a word or an option means nothing.
-    """
-    tasks, parts = [], []
-    for word in words:
-        path = _settings_file(word)
-        if path is None:
-            tasks.append(word)
-            parts.append({"task": word})
-        else:
-            parts.append(read(path))
-    if len(tasks) > 1:
-        raise ValueError(f"one task a run, got {' and '.join(tasks)}")
-    parts.append(options)
-    settings = functools.reduce(merge, parts)
-    notes = []
-    task = settings.get("task")
-    if isinstance(task, str):
-        resolve_task(task, accelerator=False)  # a typo is answered before JAX is loaded
-        found = resolve_task(task, accelerator="/" not in task and has_accelerator())
-        if found.task != task:
-            others = f" (also {', '.join(found.others)})" if found.others else ""
-            notes.append(f"task: {found.task}{others}")
-        tuned = tuned_config(found.task)
-        if tuned and len(parts) - len(tasks) == 1 and "task_options" not in options:
-            notes.append(f"settings: tuned for {found.task}, {tuned.parent.name}/{tuned.stem}")
-            settings = merge(read(tuned), settings)
-        settings["task"] = found.task
-    return make_config(settings), notes
-
-
-def _settings_file(word: str) -> Path | None:
-    """The YAML file that a word names; None if it names a task."""
-    if (path := Path(word)).is_file():
-        return path
-    if (shipped := find_config(word)) is not None:
-        return shipped
-    if word.endswith((".yaml", ".yml")):
-        raise ValueError(f"there is no file {word}")
-    return None
-
-
 def _continued(folder: Path, given: argparse.Namespace) -> Config:
     """The config of a run, with the changes to it that are asked for."""
-    saved = read_config(folder)
+    # who names the task trusts its module; another than the run's is refused below
+    saved = read_config(folder, trust=given.trust or "task" in given)
     if given.settings:
         raise ValueError(f"a resumed run keeps its config; got {', '.join(given.settings)}")
-    asked = make_config(merge(dataclasses.asdict(saved), given_settings(given)))
+    asked = config_of(merge(dataclasses.asdict(saved), given_settings(given)))
     changed = [name for name in leaves(Config) if _value(saved, name) != _value(asked, name)]
     if not {*changed} <= {*CHANGEABLE}:
         names, but = ", ".join(changed), ", ".join(CHANGEABLE)

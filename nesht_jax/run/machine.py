@@ -1,4 +1,4 @@
-"""What a command must know of this machine before it trains.
+"""What must be known of this machine before a command trains on it.
 
 JAX is imported inside: a mistyped option is answered before that takes its second.
 """

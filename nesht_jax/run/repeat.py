@@ -1,0 +1,37 @@
+"""The settings of a run as text, and the command that trains it again."""
+
+import json
+import math
+import shlex
+from operator import attrgetter
+from typing import Any
+
+from nesht_jax.run.config import Config
+from nesht_jax.run.fields import leaves
+
+
+def settings_of(config: Config) -> dict[str, str]:
+    """Writes every setting but task and folder as the command line takes it."""
+    names = [name for name in leaves(Config) if name not in ("task", "out")]
+    return {name: _as_text(attrgetter(name)(config)) for name in names}
+
+
+def changed(config: Config) -> list[str]:
+    """Names the settings that differ from the defaults."""
+    default = settings_of(Config(task=config.task))
+    return [name for name, value in settings_of(config).items() if value != default[name]]
+
+
+def command(config: Config, *, generations: int) -> str:
+    """Writes the command that trains the same run for this many generations."""
+    settings = settings_of(config)
+    options = {name: settings[name] for name in changed(config) if name != "steps"}
+    options |= {"generations": str(generations)}
+    given = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return shlex.join(["nesht", "train", config.task, *given])
+
+
+def _as_text(value: Any) -> str:
+    if value == math.inf:
+        return ".inf"
+    return json.dumps(value) if not isinstance(value, str) else value
