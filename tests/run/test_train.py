@@ -103,9 +103,9 @@ def _tasks():
     )
 
 
-COMMON = Config(
+COMMON = Config(  # with fraction 0.5 it is the program of the tests of sweeps and trackers, too
     task="probe/linear",
-    distractors=2,
+    distractors=1,
     algorithm=AlgorithmConfig(num_members=8),
     sparsity=SparsityConfig(fraction=0.8, every=3),
     evaluation=EvaluationConfig(every=4, episodes=3),
@@ -454,6 +454,20 @@ def test_a_longer_run_compiles_nothing_more(task, tmp_path, quiet, compilations)
         train(replace(config, generations=generations, out=out), console=quiet)
         counts.append(len(compilations))
     assert 0 < counts[2] <= counts[1] <= counts[0]
+
+
+def test_another_seed_compiles_nothing_more(probe, tmp_path, quiet):
+    """What a run compiles holds nothing of its seed, so that a sweep's seeds share it on disk."""
+    compiled = []
+
+    def listen(event, **about):
+        compiled.append(event.endswith("/cache_misses"))
+
+    train(replace(probe, generations=1), console=quiet)
+    jax.monitoring.register_event_listener(listen)
+    train(replace(probe, generations=1, seed=123, out=str(tmp_path / "other")), console=quiet)
+    jax.monitoring.unregister_event_listener(listen)
+    assert compiled and not any(compiled)
 
 
 def test_no_training_import_for_who_needs_only_the_functions():
