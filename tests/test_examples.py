@@ -45,9 +45,9 @@ def is_picture(path):
 
 @pytest.mark.slow
 def test_which_sensors(tmp_path):
-    said = run("which_sensors", tmp_path)
+    said = run("which_sensors", tmp_path, ("STEPS = 500_000", "STEPS = 200_000"))
     told = re.search(
-        r"After 500,000 steps the policy reads (\d+) of 11 sensors and (\d+) of 110 irrelevant "
+        r"After 200,000 steps the policy reads (\d+) of 11 sensors and (\d+) of 110 irrelevant "
         r"inputs: (.*)\.\n",
         said,
     )

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.envs.suite import TaskOptions
 from nesht_jax.envs.tasks import make_evaluate
@@ -49,19 +50,22 @@ def make_play(
     """Makes what plays one policy on a task, and what frees its simulators.
 
     Call number ``call`` draws its resets and distractors from (seed, call) alone, whatever was
-    called before: so an evaluation at some generation is the same in a resumed run.
+    called before: so an evaluation at some generation is the same in a resumed run. The seed is an
+    argument of the compiled program, not a constant in it: all seeds share one.
     """
     evaluate = make_evaluate(task, policy, num_members=episodes, seed=seed, num_envs=num_envs)
-    root = jax.random.key(seed, impl="threefry2x32")
 
-    def play(call: int | Int[Array, ""], params: Params, moments: Moments | None) -> Evaluation:
+    def play(
+        root: Key[Array, ""], call: int | Int[Array, ""], params: Params, moments: Moments | None
+    ) -> Evaluation:
         if isinstance(evaluate, HostEvaluate):
             evaluate.seek(int(call))
         return evaluate(jax.random.fold_in(root, call), replicate(params), moments)
 
+    root = jax.random.key(seed, impl="threefry2x32")
     if isinstance(evaluate, HostEvaluate):
-        return play, evaluate.close
-    return jax.jit(play), lambda: None
+        return Partial(play, root), evaluate.close
+    return Partial(jax.jit(play), root), lambda: None
 
 
 class CenterEvaluation(NamedTuple):
@@ -91,7 +95,8 @@ def make_evaluate_center(
 ) -> tuple[Callable[[State], CenterEvaluation], Callable[[], None]]:
     """Makes the evaluations of a run, and what frees their simulators.
 
-    Each evaluation is a function of the config and the state alone.
+    Each evaluation is a function of the config and the state alone. It is a pytree that holds what
+    depends on the seed, so that it can be an argument of what is compiled.
     """
     task = evaluation_task(config, experiment.task)
     play, close = make_play(
@@ -107,12 +112,12 @@ def make_evaluate_center(
         params, sparsity = projected(experiment, state)
         return params, sparsity, segment_norms(params, experiment.policy.layers, task.distractors)
 
-    def evaluate_center(state: State) -> CenterEvaluation:
+    def evaluate_center(play: Play, state: State) -> CenterEvaluation:
         params, sparsity, norms = look(state)
         played = play(state.generation, params, state.moments)
         return CenterEvaluation(played.fitness, played.steps, sparsity, norms)
 
-    return evaluate_center, close
+    return Partial(evaluate_center, play), close
 
 
 def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array, ""]]:

@@ -44,15 +44,16 @@ def make_run_generations(
     Args:
         experiment: task, policy and algorithm of the run.
         evaluate: what plays the population.
-        evaluate_center: what plays the center.
+        evaluate_center: what plays the center; a pytree where the simulator is in JAX.
         due: number of a generation -> whether the center is evaluated after it.
     """
     if isinstance(evaluate, HostEvaluate):
         return _on_host(experiment, evaluate, evaluate_center, due)
     generation = make_generation(experiment.algorithm, evaluate, horizon=experiment.horizon)
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    @partial(jax.jit, donate_argnums=1, compiler_options=compiler_options())
     def several(
+        evaluate_center: Callable[[State], CenterEvaluation],
         state: State,
         first: Int[Array, ""],
         n: Int[Array, ""],
@@ -81,7 +82,7 @@ def make_run_generations(
         dues[: len(numbers)] = [due(number) for number in numbers]
         places = np.int32(numbers[0]), np.int32(len(numbers))
         left = np.int32(min(budget, MOST_STEPS))
-        state, results, done = several(state, *places, dues, left)
+        state, results, done = several(evaluate_center, state, *places, dues, left)
         results, done = jax.device_get((results, done))
         rows = []
         for i, number in enumerate(numbers[:done]):

@@ -31,7 +31,6 @@ SIZES = {  # observation features, actions: Gymnasium v4's, but for its unused c
 }
 
 CASES = [
-    pytest.param("inverted_pendulum", {}, 60, marks=pytest.mark.slow),
     pytest.param("inverted_pendulum", {"backend": "generalized"}, 60, marks=pytest.mark.slow),
     pytest.param("hopper", {}, 60, marks=pytest.mark.slow),
     pytest.param("inverted_pendulum", {"backend": "mjx"}, 60, marks=pytest.mark.slow),

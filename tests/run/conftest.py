@@ -1,5 +1,6 @@
 """Runs small enough for a test."""
 
+import shutil
 from dataclasses import replace
 from io import StringIO
 
@@ -46,3 +47,10 @@ def probe_run(tmp_path_factory):
     """A finished run of the probe; do not change it."""
     config = replace(PROBE, out=str(tmp_path_factory.mktemp("runs") / "run"))
     return train(config, console=Console(file=StringIO()))
+
+
+@pytest.fixture
+def finished(probe, probe_run):
+    """The config of a copy of that run, which a test may change."""
+    shutil.copytree(probe_run.folder, probe.folder)
+    return probe

@@ -125,23 +125,21 @@ def test_a_kill_in_the_first_evaluation_leaves_a_run_to_go_on_with(probe, monkey
     assert [row.generation for row in resumed.rows] == list(range(13))
 
 
-def test_a_lost_log_does_not_turn_a_run_back(probe):
-    done = quiet_train(probe)
-    (done.folder / "metrics.jsonl").write_text("")
-    resumed = quiet_train(replace(probe, generations=14), resume=True)
+def test_a_lost_log_does_not_turn_a_run_back(finished):
+    (finished.folder / "metrics.jsonl").write_text("")
+    resumed = quiet_train(replace(finished, generations=14), resume=True)
     assert [row.generation for row in resumed.rows] == [13, 14]
     assert resumed.state.generation == 14
 
 
-def test_a_damaged_log_is_told_and_kept(probe, capsys):
-    done = quiet_train(probe)
-    log = done.folder / "metrics.jsonl"
+def test_a_damaged_log_is_told_and_kept(finished, capsys):
+    log = finished.folder / "metrics.jsonl"
     lines = log.read_text().splitlines()
     log.write_text("\n".join([*lines[:2], "5", *lines[3:]]) + "\n")
     before = log.read_bytes()
     with pytest.raises(ValueError, match="line 3 of .*metrics.jsonl is damaged"):
-        quiet_train(replace(probe, generations=14), resume=True)
-    assert main(["train", f"--resume={done.folder}", "--generations=14"]) == 2
+        quiet_train(replace(finished, generations=14), resume=True)
+    assert main(["train", f"--resume={finished.folder}", "--generations=14"]) == 2
     assert "is damaged" in capsys.readouterr().err
     assert log.read_bytes() == before
 

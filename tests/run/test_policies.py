@@ -116,8 +116,8 @@ def test_the_last_evaluation_is_the_newest_checkpoint(probe_run):
     assert newest.center is not None
 
 
-def test_without_checkpoints_the_best_is_loaded(probe, quiet):
-    folder = train(probe, console=quiet).folder
+def test_without_checkpoints_the_best_is_loaded(finished):
+    folder = finished.folder
     best = load(folder, "best").params
     (folder / "checkpoints").rename(folder / "elsewhere")
     same = jax.tree.map(np.array_equal, load(folder).params, best)
@@ -138,8 +138,8 @@ def test_what_is_not_kept_is_refused_in_one_sentence(probe_run, capsys):
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "pickled", "foreign", "uneven"])
-def test_a_damaged_file_is_refused_in_one_sentence(probe, quiet, harm):
-    folder = train(replace(probe, generations=4), console=quiet).folder
+def test_a_damaged_file_is_refused_in_one_sentence(finished, harm):
+    folder = finished.folder
     path, arrays = folder / NAME, read_arrays(folder)
     if harm == "missing":
         path.unlink()
@@ -148,7 +148,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(probe, quiet, harm):
     elif harm == "pickled":
         np.savez(path, **arrays | {"return": np.array([{}, {}], object)})
     elif harm == "foreign":
-        np.savez(path, **arrays | {"params/layer0/kernel": np.zeros((2, 3, 3), np.float32)})
+        np.savez(path, **arrays | {"params/layer0/kernel": np.zeros((4, 3, 3), np.float32)})
     else:
         np.savez(path, **arrays | {"return": arrays["return"][:1]})
     with pytest.raises(ValueError, match=NAME) as caught:
@@ -157,14 +157,14 @@ def test_a_damaged_file_is_refused_in_one_sentence(probe, quiet, harm):
     load(folder)  # the checkpoint is whole
 
 
-def test_a_damaged_file_is_refused_before_a_run_goes_on(probe, quiet, capsys):
-    folder = train(replace(probe, generations=4), console=quiet).folder
+def test_a_damaged_file_is_refused_before_a_run_goes_on(finished, capsys):
+    folder = finished.folder
     path = folder / NAME
     path.write_bytes(path.read_bytes()[:-40])
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert main(["train", "--resume", str(folder), "--generations", "8"]) == 2
+    assert main(["train", "--resume", str(folder), "--generations", "16"]) == 2
     assert capsys.readouterr().err.endswith("; move it away to go on without\n")
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     path.unlink()
-    assert main(["train", "--resume", str(folder), "--generations", "8"]) == 0
-    assert read_arrays(folder)["generation"].tolist() == [8]
+    assert main(["train", "--resume", str(folder), "--generations", "16"]) == 0
+    assert read_arrays(folder)["generation"].tolist() == [16]

@@ -18,8 +18,8 @@ SPARSE = Config(
     task="probe/linear",
     distractors=1,
     algorithm=AlgorithmConfig(num_members=8),
-    sparsity=SparsityConfig(fraction=0.5, every=2),
-    evaluation=EvaluationConfig(every=2, episodes=2),
+    sparsity=SparsityConfig(fraction=0.5, every=3),
+    evaluation=EvaluationConfig(every=2, episodes=3),
     generations=4,
     checkpoint_every=2,
 )

@@ -140,8 +140,7 @@ def test_tensorboard_shows_a_resumed_run_once(small, quiet, killed):
 # ----------------------------------------------------------------------- Weights & Biases, trackio
 
 
-@pytest.mark.parametrize("name", ["wandb", "trackio"])
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize(("name", "killed"), [("wandb", True), ("trackio", False)])
 def test_a_resumed_run_goes_on_with_its_curves(small, quiet, fake, name, killed):
     runs, config = fake(name), replace(small, track=name)
     folder = train(config, console=quiet).folder

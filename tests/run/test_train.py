@@ -71,7 +71,6 @@ def test_learns_the_probe(probe_run):
 
 def _tasks():
     """What differs from a small common config, by suite."""
-    yield pytest.param({"task": "probe/countdown"}, id="probe")
     growing = {"horizon": 2, "horizon_growth": 1.5, "horizon_growth_every": 2}
     yield pytest.param({"task": "probe/countdown", **growing}, id="growing horizon")
     noisy = {"algorithm": AlgorithmConfig(num_members=8, action_noise=0.1)}
@@ -103,9 +102,9 @@ def _tasks():
     )
 
 
-COMMON = Config(
+COMMON = Config(  # with fraction 0.5 it is the program of the tests of sweeps and trackers, too
     task="probe/linear",
-    distractors=2,
+    distractors=1,
     algorithm=AlgorithmConfig(num_members=8),
     sparsity=SparsityConfig(fraction=0.8, every=3),
     evaluation=EvaluationConfig(every=4, episodes=3),
@@ -265,8 +264,7 @@ def test_a_function_is_called_after_log_and_checkpoint(probe, quiet, monkeypatch
     np.testing.assert_array_equal(weights[-1], done.reading.weights)
 
 
-@pytest.mark.parametrize("told", [True, np.bool_(True)])
-@pytest.mark.parametrize("last", [0, 4])
+@pytest.mark.parametrize(("told", "last"), [(True, 0), (np.bool_(True), 4)])
 def test_a_function_that_returns_true_ends_a_run_that_can_be_resumed(
     probe, tmp_path, quiet, told, last
 ):
@@ -282,10 +280,11 @@ def test_a_function_that_returns_true_ends_a_run_that_can_be_resumed(
     assert without_time(resumed.rows) == without_time(whole.rows)
 
 
-@pytest.mark.parametrize("told", [None, False, np.bool_(False), 1, "yes"])
-def test_a_function_that_returns_anything_else_lets_a_run_go_on(probe, quiet, told):
-    done = train(probe, console=quiet, on_evaluation=lambda row: told)
-    assert done.rows[-1].generation == 12
+def test_a_function_that_returns_anything_else_lets_a_run_go_on(probe, quiet):
+    told = iter([None, False, np.bool_(False), 1, "yes"])
+    config = replace(probe, evaluation=EvaluationConfig(every=3))
+    done = train(config, console=quiet, on_evaluation=lambda row: next(told))
+    assert done.rows[-1].generation == 12 and next(told, "all told") == "all told"
 
 
 def test_what_a_function_raises_goes_through_and_the_run_can_be_resumed(
@@ -341,10 +340,9 @@ def test_an_impossible_config_leaves_no_folder(probe, tmp_path, quiet):
 
 
 @pytest.mark.parametrize("harm", ["truncated", "missing", "foreign"])
-def test_a_damaged_checkpoint_is_refused_and_not_touched(probe, quiet, harm):
-    done = train(probe, console=quiet)
-    folder = done.folder / "checkpoints"
-    config = replace(probe, generations=20)
+def test_a_damaged_checkpoint_is_refused_and_not_touched(finished, quiet, harm):
+    folder = finished.folder / "checkpoints"
+    config = replace(finished, generations=20)
     if harm == "truncated":
         for path in [*(folder / "12").rglob("*")]:
             if path.is_file() and path.stat().st_size > 10:
@@ -353,10 +351,10 @@ def test_a_damaged_checkpoint_is_refused_and_not_touched(probe, quiet, harm):
         subprocess.run(["rm", "-r", str(folder)], check=True)
     else:
         config = replace(config, policy=PolicyConfig(hidden=(7,)))
-    before = {p: p.read_bytes() for p in done.folder.rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in finished.folder.rglob("*") if p.is_file()}
     with pytest.raises(ValueError, match="checkpoint"):
         train(config, resume=True, console=quiet)
-    assert before == {p: p.read_bytes() for p in done.folder.rglob("*") if p.is_file()}
+    assert before == {p: p.read_bytes() for p in finished.folder.rglob("*") if p.is_file()}
 
 
 def start(out, *options):
@@ -454,6 +452,20 @@ def test_a_longer_run_compiles_nothing_more(task, tmp_path, quiet, compilations)
         train(replace(config, generations=generations, out=out), console=quiet)
         counts.append(len(compilations))
     assert 0 < counts[2] <= counts[1] <= counts[0]
+
+
+def test_another_seed_compiles_nothing_more(probe, tmp_path, quiet):
+    """What a run compiles holds nothing of its seed, so that a sweep's seeds share it on disk."""
+    compiled = []
+
+    def listen(event, **about):
+        compiled.append(event.endswith("/cache_misses"))
+
+    train(replace(probe, generations=1), console=quiet)
+    jax.monitoring.register_event_listener(listen)
+    train(replace(probe, generations=1, seed=123, out=str(tmp_path / "other")), console=quiet)
+    jax.monitoring.unregister_event_listener(listen)
+    assert compiled and not any(compiled)
 
 
 def test_no_training_import_for_who_needs_only_the_functions():
