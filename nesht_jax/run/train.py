@@ -318,7 +318,7 @@ def _draw(config: Config, experiment: Experiment, result: Result, params: Params
     if result.reading is not None:
         still = robot(result.folder, experiment.task)
         if still is not None:
-            (result.folder / ROBOT).write_bytes(still)
+            write(result.folder / ROBOT, still)
         path = result.folder / "sensors.png"
         figures.sensors_picture(result.reading, path, title=title, robot=still)
         return

@@ -106,10 +106,10 @@ def dump(config: Config) -> str:
     return text.getvalue()
 
 
-def write(path: Path, text: str) -> None:
-    """Replaces a text file whole: a kill in the middle leaves the old one."""
+def write(path: Path, content: str | bytes) -> None:
+    """Replaces a file whole: a kill in the middle leaves the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(beside, path)
 
 
