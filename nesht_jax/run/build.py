@@ -18,9 +18,9 @@ from nesht_jax.es.nes import Algorithm, State, nesht
 from nesht_jax.policy import normalize
 from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.policy.policy import make_policy, unreachable
+from nesht_jax.run.architecture import Search, build_search, searching
 from nesht_jax.run.config import Config, SparsityConfig
 from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept, check_power
-from nesht_jax.run.search import Search, build_search, searching
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms
 from nesht_jax.types import Evaluate, Moments, Params, Policy, Task

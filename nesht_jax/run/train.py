@@ -27,6 +27,7 @@ from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.report.wiring import Proposed, Wiring, search_picture, wiring_picture
 from nesht_jax.run.ambient import pinned
+from nesht_jax.run.architecture import edge_frequency
 from nesht_jax.run.build import Experiment, build, build_training
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
@@ -44,7 +45,6 @@ from nesht_jax.run.reading import reading, size_in_words, wiring
 from nesht_jax.run.record import Display, Metrics
 from nesht_jax.run.robot import NAME as ROBOT
 from nesht_jax.run.robot import robot
-from nesht_jax.run.search import edge_frequency
 from nesht_jax.run.track import check_installed
 from nesht_jax.run.yaml import dump, write
 from nesht_jax.types import HostEvaluate, Params
