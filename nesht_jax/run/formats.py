@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nesht_jax.report.rows import finite
+from nesht_jax.run.functions import C_RECIPROCAL, FUNCTIONS
 from nesht_jax.run.plain import PlainPolicy
 
 
@@ -39,10 +40,10 @@ def write_numpy(made: PlainPolicy, path: Path) -> None:
         "MEAN": _array(made.mean),
         "SPREAD": _array(made.spread),
         "CLIP": _array(np.float32(made.clip)),
+        "FUNCTIONS": _functions(made),
         "LAYERS": "[" + ", ".join(f"({_array(w)}, {_array(b)})" for w, b in made.layers) + "]",
         **{name: _array(value) for name, value in bounds.items()},
     }
-    activation = {"tanh": "np.tanh(x)", "relu": "np.maximum(x, 0)"}[made.activation]
     path.write_text(
         f'"""A policy of {_comment(made.task)}, written by nesht_jax {version("nesht-jax")}.\n\n'
         f"It reads {len(inputs)} of {made.num_features} features: see INPUTS.\n"
@@ -53,9 +54,10 @@ def write_numpy(made: PlainPolicy, path: Path) -> None:
         "    x = (np.asarray(observation, float32)[list(INPUTS)] - MEAN) / SPREAD\n"
         "    x = np.clip(x, -CLIP, CLIP)\n"
         "    *hidden, (weights, biases) = LAYERS\n"
-        "    for w, b in hidden:\n"
+        "    for (w, b), functions in zip(hidden, FUNCTIONS):\n"
         "        x = x @ w + b\n"
-        f"        x = {activation}\n"
+        "        for function, units in functions:\n"
+        "            x[units] = function(x[units])\n"
         "    x = x @ weights + biases\n"
         f"    {acts}\n",
         encoding="utf-8",
@@ -75,11 +77,11 @@ def write_c(made: PlainPolicy, path: Path) -> None:
     ]
     for number, (weights, biases) in enumerate(made.layers[:-1]):
         units = [f"h{number}_{j}" for j in range(len(biases))]
-        function = {"tanh": "tanhf({})", "relu": "fmaxf({}, 0.0f)"}[made.activation]
+        functions = [FUNCTIONS[name].c for name, n in made.functions[number] for _ in range(n)]
         sums = _c_sums(names, weights, biases)
         lines += [
             f"    const float {unit} = {function.format(total)};"
-            for unit, total in zip(units, sums, strict=True)
+            for unit, function, total in zip(units, functions, sums, strict=True)
         ]
         names = units
     sums = _c_sums(names, *made.layers[-1])
@@ -103,6 +105,7 @@ def write_c(made: PlainPolicy, path: Path) -> None:
         f"#define POLICY_FEATURES {made.num_features}",
         f"#define POLICY_ACTIONS {len(made.motors)}",
         "",
+        *([C_RECIPROCAL, ""] if "reciprocal" in dict(sum(made.functions, ())) else []),
         f"static {head} {{",
         *([] if names else ["    (void)observation;"]),
         *lines,
@@ -131,9 +134,15 @@ def write_onnx(made: PlainPolicy, path: Path) -> None:
     x = node("Div", node("Sub", x, constant(made.mean)), constant(made.spread))
     x = node("Clip", x, constant(-made.clip), constant(made.clip))
     *hidden, (weights, biases) = made.layers
-    for w, b in hidden:
+    for (w, b), groups in zip(hidden, made.functions, strict=True):
         x = node("Add", node("MatMul", x, constant(w)), constant(b))
-        x = node({"tanh": "Tanh", "relu": "Relu"}[made.activation], x)
+        parts, start = [], 0
+        for name, number in groups:
+            units = constant(range(start, start + number), np.int64)
+            part = node("Gather", x, units, axis=1) if len(groups) > 1 else x
+            parts.append(FUNCTIONS[name].onnx(node, constant, part))
+            start += number
+        x = node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
     x = node("Add", node("MatMul", x, constant(weights)), constant(biases))
     shape, kind = ["batch", len(made.motors)], TensorProto.FLOAT
     if made.discrete:
@@ -212,6 +221,9 @@ def read_safetensors(path: Path) -> PlainPolicy:
     number = sum(name.endswith(".weights") for name in arrays)
     layers = [(arrays[f"layer{i}.weights"], arrays[f"layer{i}.biases"]) for i in range(number)]
     told |= {name: tuple(told[name]) for name in ("sensors", "motors")}
+    told["functions"] = tuple(
+        tuple((name, number) for name, number in groups) for groups in told["functions"]
+    )
     told["clip"] = np.inf if told["clip"] is None else told["clip"]
     return PlainPolicy(layers=tuple(layers), **told, **{name: arrays[name] for name in ARRAYS})
 
@@ -224,6 +236,18 @@ WRITERS: dict[str, tuple[str, Callable[[PlainPolicy, Path], None]]] = {
     "safetensors": ("policy.safetensors", write_safetensors),
 }
 """Format -> usual name of the file, and what writes it."""
+
+
+def _functions(made: PlainPolicy) -> str:
+    """For each hidden layer, functions and the units that have them, as Python."""
+    layers = []
+    for groups in made.functions:
+        told, start = [], 0
+        for name, number in groups:
+            told.append(f"(lambda x: {FUNCTIONS[name].python}, slice({start}, {start + number}))")
+            start += number
+        layers.append(f"[{', '.join(told)}]")
+    return f"[{', '.join(layers)}]"
 
 
 def _array(values: Any) -> str:

@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nesht_jax.policy.normalize import running_scale
+from nesht_jax.run.functions import FUNCTIONS
 from nesht_jax.run.load import TrainedPolicy
+from nesht_jax.run.reading import unit_names
 
 
 class PlainPolicy(NamedTuple):
@@ -22,7 +24,8 @@ class PlainPolicy(NamedTuple):
         spread: what they are divided by then.
         clip: bound of what that gives.
         layers: weights and biases, first to last.
-        activation: "tanh" or "relu", between layers.
+        functions: functions of the units of each hidden layer, by their names in
+            ``run.functions``, each with how many units in a row have it.
         output: "scale", "tanh" or "clip": see ``PolicyConfig.output``; all are clipped to bounds.
         low: lower bound of each action.
         high: upper bound of each action.
@@ -38,7 +41,7 @@ class PlainPolicy(NamedTuple):
     spread: Float[np.ndarray, " inputs"]
     clip: float
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
-    activation: str
+    functions: tuple[tuple[tuple[str, int], ...], ...]
     output: str
     low: Float[np.ndarray, " a"]
     high: Float[np.ndarray, " a"]
@@ -74,9 +77,13 @@ class PlainPolicy(NamedTuple):
         x = (observation[..., self.inputs] - self.mean) / self.spread
         x = numpy.clip(x, -np.float32(self.clip), np.float32(self.clip))
         *hidden, (weights, biases) = self.layers
-        for w, b in hidden:
+        for (w, b), groups in zip(hidden, self.functions, strict=True):
             x = x @ w + b
-            x = numpy.tanh(x) if self.activation == "tanh" else numpy.maximum(x, np.float32(0))
+            ends = np.cumsum([number for _, number in groups])[:-1]
+            parts = zip(groups, numpy.split(x, ends.tolist(), axis=-1), strict=True)
+            x = numpy.concatenate(
+                [FUNCTIONS[name].of(numpy, part) for (name, _), part in parts], -1
+            )
         x = x @ weights + biases
         if self.discrete:
             return numpy.argmax(x, axis=-1)
@@ -107,7 +114,8 @@ def plain(policy: TrainedPolicy, *, dense: bool = False) -> PlainPolicy:
     if dense:
         rng = np.random.default_rng(0)
         layers = [(_filled(weights, rng), biases) for weights, biases in layers]
-    layers = _without_dead(layers)
+    names = unit_names(policy.config, policy.policy, policy.params)
+    layers, functions = _grouped(*_without_dead(layers, [np.array(own) for own in names]))
     inputs = np.flatnonzero(layers[0][0].any(1))
     first, biases = layers[0]
     mean, spread, clip = np.zeros(inputs.size), np.ones(inputs.size), np.inf
@@ -124,7 +132,7 @@ def plain(policy: TrainedPolicy, *, dense: bool = False) -> PlainPolicy:
         spread=spread.astype(np.float32),
         clip=clip,
         layers=((first[inputs], biases), *layers[1:]),
-        activation=config.activation,
+        functions=functions,
         output="clip" if config.output == "sample" else config.output,
         low=task.action_low,
         high=task.action_high,
@@ -142,15 +150,36 @@ def _filled(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(weights == 0, drawn, weights)
 
 
-def _without_dead(
-    layers: list[tuple[np.ndarray, np.ndarray]],
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Drops hidden units that nothing reads."""
+Layers = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _without_dead(layers: Layers, names: list[np.ndarray]) -> tuple[Layers, list[np.ndarray]]:
+    """Drops hidden units that nothing reads; ``names`` are the functions of each layer's."""
     for i in range(len(layers) - 1, 0, -1):
-        (before, biases), (weights, rest) = layers[i - 1], layers[i]
-        used = weights.any(1)
-        layers[i - 1], layers[i] = (before[:, used], biases[used]), (weights[used], rest)
-    return layers
+        used = layers[i][0].any(1)
+        layers, names = _with_units(layers, names, i - 1, np.flatnonzero(used))
+    return layers, names
+
+
+def _grouped(
+    layers: Layers, names: list[np.ndarray]
+) -> tuple[Layers, tuple[tuple[tuple[str, int], ...], ...]]:
+    """Puts units of one function beside one another, and counts them."""
+    functions = []
+    for i in range(len(names)):
+        layers, names = _with_units(layers, names, i, np.argsort(names[i], kind="stable"))
+        known, numbers = np.unique(names[i], return_counts=True)
+        functions.append(tuple(zip(known.tolist(), numbers.tolist(), strict=True)))
+    return layers, tuple(functions)
+
+
+def _with_units(
+    layers: Layers, names: list[np.ndarray], i: int, units: np.ndarray
+) -> tuple[Layers, list[np.ndarray]]:
+    """These units of hidden layer i, in this order, and no others."""
+    (before, biases), (weights, rest) = layers[i], layers[i + 1]
+    chosen = [(before[:, units], biases[units]), (weights[units], rest)]
+    return [*layers[:i], *chosen, *layers[i + 2 :]], [*names[:i], names[i][units], *names[i + 1 :]]
 
 
 def like_training(policy: TrainedPolicy, *, number: int = 256) -> Float[np.ndarray, "number o"]:

@@ -61,17 +61,15 @@ def wiring(config: Config, task: Task, policy: Policy, params: Params) -> Wiring
         return None
     leaves = _leaves(params)
     kernels = tuple(leaves[layer.kernel] for layer in policy.layers)
-    nodes = [reads.inputs, *(unit_names(config, leaves, policy)), _motors(task)]
+    nodes = [reads.inputs, *unit_names(config, policy, params), _motors(task)]
     shares = "colors" in config.search.space
     colors = config.search.colors or max(task.num_features, task.num_actions)
     return Wiring(tuple(nodes), kernels, colors if shares else 0)
 
 
-def unit_names(
-    config: Config, leaves: dict[str, np.ndarray], policy: Policy
-) -> list[tuple[str, ...]]:
-    """The functions of the hidden units, layer by layer."""
-    functions, names = list(ACTIVATIONS), []
+def unit_names(config: Config, policy: Policy, params: Params) -> list[tuple[str, ...]]:
+    """Names the functions of the hidden units, layer by layer."""
+    leaves, functions, names = _leaves(params), list(ACTIVATIONS), []
     for number, layer in enumerate(policy.layers[:-1]):
         chosen = leaves.get(f"activation{number}/{CHOICE}")
         usual = (config.policy.activation,) * layer.fan_out

@@ -21,7 +21,7 @@ from nesht_jax.run.build import build_policy
 from nesht_jax.run.cli import Parser, main
 from nesht_jax.run.cli.options import given_settings
 from nesht_jax.run.cli.train import add_arguments
-from nesht_jax.run.config import Config, PolicyConfig
+from nesht_jax.run.config import Config, PolicyConfig, SearchConfig
 from nesht_jax.run.export import export
 from nesht_jax.run.exported import Player, actions, player, seconds_of_one
 from nesht_jax.run.formats import (
@@ -54,6 +54,7 @@ CASES = {
     "wide": ({"clip": INF}, (-1, 1)),
     "hidden": ({"hidden": (6, 4)}, (-1, 1)),
     "relu": ({"hidden": (5,), "activation": "relu"}, (-1, 1)),
+    "functions": ({"hidden": (33, 3)}, (-1, 1)),
 }
 
 
@@ -64,11 +65,14 @@ def trained(given, bounds=None, *, task="envpool/Hopper-v5", sparsity=0.7, names
         low, high = (np.full(task.num_actions, bound, np.float32) for bound in bounds)
         task = dataclasses.replace(task, action_low=low, action_high=high)
     task = dataclasses.replace(task, feature_names=names or task.feature_names)
-    config = Config(task=task.name, distractors=1, policy=PolicyConfig(**given))
+    searched = SearchConfig(("activations",) if given.get("hidden") == (33, 3) else ())
+    config = Config(task=task.name, distractors=1, policy=PolicyConfig(**given), search=searched)
     policy = build_policy(config, task)
     rng = np.random.default_rng(1)
 
     def drawn(x):
+        if x.dtype == np.int32:
+            return (np.arange(x.size) % 11).astype(np.int32)
         kept = (rng.random(x.shape) > sparsity) | (x.ndim < 2)
         return (rng.normal(size=x.shape) * kept).astype(np.float32)
 
@@ -117,6 +121,21 @@ def run_jax(path, seen):
     return np.asarray(jax.export.deserialize(bytearray(path.read_bytes())).call(seen))
 
 
+OF = {
+    "tanh": np.tanh,
+    "relu": lambda x: x * (x > 0),
+    "exp": lambda x: np.exp(np.minimum(x, 10)),
+    "identity": lambda x: x,
+    "sin": np.sin,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "abs": np.abs,
+    "cos": np.cos,
+    "square": np.square,
+    "reciprocal": lambda x: np.copysign(1, x) / np.maximum(np.abs(x), 0.1),
+    "step": lambda x: np.heaviside(x, 0),
+}
+
+
 def run_safetensors(path, seen):
     """Actions by the arrays of a file, read by the format's description with NumPy alone."""
     content = path.read_bytes()
@@ -134,7 +153,10 @@ def run_safetensors(path, seen):
     for i in range(last + 1):
         x = x @ arrays[f"layer{i}.weights"] + arrays[f"layer{i}.biases"]
         if i < last:
-            x = np.tanh(x) if told["activation"] == "tanh" else np.maximum(x, 0)
+            start = 0
+            for name, number in told["functions"][i]:
+                units = slice(start, start := start + number)
+                x[:, units] = OF[name](x[:, units])
     if told["discrete"]:
         return x.argmax(1)
     low, high = arrays["low"], arrays["high"]
