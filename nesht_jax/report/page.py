@@ -57,6 +57,8 @@ class Run(NamedTuple):
         kernels: first layer's kernel at each evaluation that is kept, by generation.
         film: film as a data URI; empty where there is none.
         robot: still of the robot as a data URI, for a page without a film; likewise empty.
+        wiring: picture of the architecture as a data URI, where it was searched or given.
+        size: what the policy takes to write down, in words; likewise empty.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Run(NamedTuple):
     kernels: dict[int, Float[np.ndarray, "inputs outputs"]] = {}
     film: str = ""
     robot: str = ""
+    wiring: str = ""
+    size: str = ""
 
 
 def write_page(runs: Sequence[Run], path: Path) -> None:
@@ -305,5 +309,5 @@ def _uri(kind: str, content: bytes) -> str:
 
 def picture_uri(name: str, content: bytes) -> str:
     """A film or a still as an address that holds it whole, by the ending of its file's name."""
-    kinds = {".webp": "image/webp", ".gif": "image/gif", ".mp4": "video/mp4"}
+    kinds = {".webp": "image/webp", ".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
     return _uri(kinds[Path(name).suffix], content)

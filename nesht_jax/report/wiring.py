@@ -1,5 +1,6 @@
 """The pictures of a searched architecture: what is wired to what, and how the search went."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ class Wiring(NamedTuple):
         ]
 
 
-def wiring_picture(wiring: Wiring, path: Path, *, title: str) -> None:
+def wiring_picture(wiring: Wiring, path: Path | BytesIO, *, title: str) -> None:
     """Draws a policy as a graph; or, where entries share weights, which of them do, as tables."""
     if wiring.colors:
         _partition(wiring, path, title)
@@ -113,7 +114,7 @@ def _nodes(axes: Axes, names: list[str], used: np.ndarray, layer: int, heights: 
         axes.text(y=height, s=name, va="center", fontsize=7, color=color, **sides)
 
 
-def _partition(wiring: Wiring, path: Path, title: str) -> None:
+def _partition(wiring: Wiring, path: Path | BytesIO, title: str) -> None:
     """One table a kernel, an entry painted by the weight that it has."""
     values = np.unique(np.concatenate([kernel.ravel() for kernel in wiring.kernels]))
     tall = max(len(kernel) for kernel in wiring.kernels)

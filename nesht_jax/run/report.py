@@ -1,5 +1,6 @@
 """What the page of a run tells, gathered from its folder and measured by playing its policy."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nesht_jax.policy.activation import CHOICE
 from nesht_jax.report.page import Pruned, Run, picture_uri
 from nesht_jax.report.rows import evaluations, read_rows
 from nesht_jax.report.statistics import score
+from nesht_jax.report.wiring import wiring_picture
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import Experiment, Stream, stream
 from nesht_jax.run.config import Config
@@ -18,7 +20,7 @@ from nesht_jax.run.evaluate import evaluation_task, learned, make_play
 from nesht_jax.run.policies import NAME as POLICIES
 from nesht_jax.run.policies import Learned, Which, read_arrays
 from nesht_jax.run.provenance import read_sittings
-from nesht_jax.run.reading import reading
+from nesht_jax.run.reading import reading, size_in_words, wiring
 from nesht_jax.run.render import FORMATS
 from nesht_jax.run.repeat import changed, command, settings_of
 from nesht_jax.run.robot import NAME as ROBOT
@@ -74,6 +76,8 @@ def gather(
         kernels={} if reads is None else _kernels(folder, experiment.policy.layers[0].kernel),
         film=picture_uri(films[0].name, films[0].read_bytes()) if films else "",
         robot="" if still is None else picture_uri(ROBOT, still),
+        wiring=_wiring(config, experiment, at.params),
+        size=size_in_words(config, experiment.policy, at.params) if config.structured else "",
     )
 
 
@@ -89,6 +93,16 @@ def _made(folder: Path) -> str:
         f"{last.get('end') or last.get('begin')} on {last.get('device')} ({last.get('cores')} "
         f"cores), Python {last.get('python')}: {versions}{commit}."
     )
+
+
+def _wiring(config: Config, experiment: Experiment, params: Params) -> str:
+    """The picture of an architecture as a data URI; empty where it was neither searched nor given."""
+    wires = wiring(config, experiment.task, experiment.policy, params)
+    if wires is None:
+        return ""
+    drawn = io.BytesIO()
+    wiring_picture(wires, drawn, title="")
+    return picture_uri("architecture.png", drawn.getvalue())
 
 
 def by_rows(config: Config) -> bool:

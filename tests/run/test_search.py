@@ -114,6 +114,7 @@ def test_an_evaluation_of_the_run_is_of_that_policy(run):
 
 def test_its_page_is_gathered(run):
     page = gather(run.folder, episodes=2)
+    assert page.wiring.startswith("data:image/png;base64,") and page.size == run.size
     assert page.pruned[-1].k == 9 + np.count_nonzero(
         [*run.state.params["layer0"]["bias"], *run.state.params["layer1"]["bias"]]
     )
