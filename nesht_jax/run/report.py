@@ -96,7 +96,7 @@ def _made(folder: Path) -> str:
 
 
 def _wiring(config: Config, experiment: Experiment, params: Params) -> str:
-    """The picture of an architecture as a data URI; empty where it was neither searched nor given."""
+    """The picture of an architecture as a data URI; empty where there is none."""
     wires = wiring(config, experiment.task, experiment.policy, params)
     if wires is None:
         return ""
