@@ -18,7 +18,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from signal import SIGINT, Signals
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,20 +88,30 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
 
 
 def _train(grid: Grid, configs: list[Config], console: "Console") -> list[SweptRun]:
-    """Trains one run after another, or reads those that are done."""
+    """Trains the runs, those that share a program side by side, or reads those that are done."""
     from nesht_jax.run.cli.conclusion import say
-    from nesht_jax.run.sweep import trained
+    from nesht_jax.run.sweep import batches, trained_together
 
     for note in grid.notes:
         say(console, note)
-    runs = []
-    for number, config in enumerate(configs, start=1):
-        values = {name: attrgetter(name)(config) for name in grid.varied}
-        say(console, f"run {number} of {len(configs)}: {in_words(values | {'seed': config.seed})}")
-        result = trained(config, console=console)
-        name = config.folder.name
-        runs.append(SweptRun(values, config.seed, name, result.rows, result.reading))
-    return runs
+    found: dict[Path, SweptRun] = {}
+    for batch in batches(configs):
+        told = [_values(grid, config) | {"seed": config.seed} for config in batch]
+        ending = f"{len(found) + 1} of {len(configs)}: {in_words(told[0])}"
+        if len(batch) > 1:
+            last = len(found) + len(batch)
+            say(console, f"runs {len(found) + 1} to {last} of {len(configs)}, side by side: "
+                + "; ".join(in_words(values) for values in told))  # fmt: skip
+        else:
+            say(console, f"run {ending}")
+        for config, result in zip(batch, trained_together(batch, console=console), strict=True):
+            values, name = _values(grid, config), config.folder.name
+            found[config.folder] = SweptRun(values, config.seed, name, result.rows, result.reading)
+    return [found[config.folder] for config in configs]
+
+
+def _values(grid: Grid, config: Config) -> dict[str, Any]:
+    return {name: attrgetter(name)(config) for name in grid.varied}
 
 
 def _stopped(console: "Console", signal: Signals, argv: list[str]) -> int:
