@@ -250,10 +250,10 @@ def test_a_sweep_that_is_cut_off_says_how_to_go_on_and_does(capsys, tmp_path, mo
 
 @pytest.mark.slow
 def test_ctrl_c_between_two_runs_is_no_traceback(capsys, tmp_path, monkeypatch):
-    def interrupted(config, *, console):
+    def interrupted(batch, *, console):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nesht_jax.run.sweep.trained", interrupted)
+    monkeypatch.setattr("nesht_jax.run.sweep.trained_together", interrupted)
     assert main(["sweep", *SMALL, f"--out={tmp_path / 'cut'}"]) == 130
     assert "go on with the same command" in capsys.readouterr().out
 

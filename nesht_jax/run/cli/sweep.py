@@ -96,14 +96,7 @@ def _train(grid: Grid, configs: list[Config], console: "Console") -> list[SweptR
         say(console, note)
     found: dict[Path, SweptRun] = {}
     for batch in batches(configs):
-        told = [_values(grid, config) | {"seed": config.seed} for config in batch]
-        ending = f"{len(found) + 1} of {len(configs)}: {in_words(told[0])}"
-        if len(batch) > 1:
-            last = len(found) + len(batch)
-            say(console, f"runs {len(found) + 1} to {last} of {len(configs)}, side by side: "
-                + "; ".join(in_words(values) for values in told))  # fmt: skip
-        else:
-            say(console, f"run {ending}")
+        say(console, _which(grid, batch, first=len(found) + 1, number=len(configs)))
         for config, result in zip(batch, trained_together(batch, console=console), strict=True):
             values, name = _values(grid, config), config.folder.name
             found[config.folder] = SweptRun(values, config.seed, name, result.rows, result.reading)
@@ -111,7 +104,18 @@ def _train(grid: Grid, configs: list[Config], console: "Console") -> list[SweptR
 
 
 def _values(grid: Grid, config: Config) -> dict[str, Any]:
+    """The values of the options that the sweep varies."""
     return {name: attrgetter(name)(config) for name in grid.varied}
+
+
+def _which(grid: Grid, batch: list[Config], *, first: int, number: int) -> str:
+    """Says which runs are trained next."""
+    told = [_values(grid, config) | {"seed": config.seed} for config in batch]
+    if len(batch) == 1:
+        return f"run {first} of {number}: {in_words(told[0])}"
+    values = {name: dict.fromkeys(as_text(own[name]) for own in told) for name in told[0]}
+    words = "; ".join(f"{name} {', '.join(some)}" for name, some in values.items())
+    return f"runs {first} to {first + len(batch) - 1} of {number}, side by side: {words}"
 
 
 def _stopped(console: "Console", signal: Signals, argv: list[str]) -> int:
