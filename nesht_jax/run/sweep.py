@@ -94,6 +94,15 @@ def check(configs: list[Config], folder: Path) -> None:
         raise ValueError(
             f"{folder} holds runs of other settings, as {others[0]}; name another folder by --out"
         )
+    check_runs(configs)
+
+
+def check_runs(configs: list[Config]) -> None:
+    """Refuses runs of which one cannot be trained; writes nothing.
+
+    Raises:
+        ValueError: in one sentence.
+    """
     for config in configs:
         prepared(config, resume=_has_begun(config)).close()
 
