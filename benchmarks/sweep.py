@@ -4,7 +4,8 @@
 
 Each way is measured in a process of its own, from no compiled program to the last run folder:
 ``one_by_one`` trains every seed by ``nesht_jax.train``, ``side_by_side`` all by one program.
-``generation_ms`` is the time of a generation of all seeds, compilation not counted.
+``cpu_seconds`` are those of all cores, which other programs on the machine change less than
+``seconds``; ``generation_ms`` is the time of a generation of all seeds, compilation not counted.
 """
 
 import argparse
@@ -52,12 +53,12 @@ def measure(*, task: str, seeds: int, way: str, generations: int) -> str:
     quiet = Console(quiet=True)
     with tempfile.TemporaryDirectory() as folder:
         runs = planned([config], seeds=range(seeds), folder=Path(folder))
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         if way == "side_by_side":
             done = [trained_together(batch, console=quiet) for batch in batches(runs)]
         else:
             done = [[train(run, console=quiet)] for run in runs]
-        seconds = time.perf_counter() - started
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     # a batch has the same times in all of its runs; the first calls hold the compilation
     later = [
         statistics.median(row.seconds for row in batch[0].rows[generations // 2 :])
@@ -65,7 +66,7 @@ def measure(*, task: str, seeds: int, way: str, generations: int) -> str:
     ]
     steps = sum(row.steps for batch in done for result in batch for row in result.rows)
     row: Row = {"task": task, "seeds": seeds, "way": way, "generations": generations}
-    row |= {"steps": steps, "seconds": round(seconds, 1)}
+    row |= {"steps": steps, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
     row["generation_ms"] = round(1e3 * sum(later), 2)
     return json.dumps(row)
 
@@ -76,7 +77,7 @@ def _options() -> argparse.Namespace:
     tasks = ["gymnax/CartPole-v1", "probe/countdown"]
     add("--tasks", nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
     add("--seeds", type=int, nargs="+", default=[8], help="numbers of seeds [8]")
-    add("--generations", type=int, default=200, help="generations of a run [200]")
+    add("--generations", type=int, default=100, help="generations of a run [100]")
     add("--case", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
 
