@@ -165,7 +165,7 @@ class Run:
         (result,) = go_together([self], console, on_evaluation=on_evaluation)
         return result
 
-    def open(self, stack: ExitStack) -> None:
+    def begin(self, stack: ExitStack) -> None:
         """Opens what a run leaves while it goes; the stack closes it."""
         folder, generation = self.config.folder, int(self.state.generation)
         self._checkpoints = Checkpoints(folder / "checkpoints", create=True)
@@ -232,7 +232,7 @@ def go_together(
             stack.callback(run.close)
         stop = stack.enter_context(stop_signals())
         for run in runs:
-            run.open(stack)
+            run.begin(stack)
         with _display(runs, console) as display:
             is_told_to_stop = _loop(runs, display, stop, on_evaluation)
         for run in runs:
