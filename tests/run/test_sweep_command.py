@@ -204,7 +204,10 @@ def test_the_same_command_again_trains_nothing_and_shows_all(capsys, swept):
     after = contents(swept)
     changed = {path.name for path, made in before.items() if after[path] != made}
     assert changed <= {"run.json"} and "generation 3" not in told
-    assert "run 4 of 4: distractors 2, seed 1" in told and "probe/linear, 2 seeds" in told
+    assert (
+        "runs 3 to 4 of 4, side by side: distractors 2; seed 0, 1" in told
+        and "probe/linear, 2 seeds" in told
+    )
     for value in ("1", "2"):
         returns = [float(r["return"]) for r in table(swept) if r["distractors"] == value]
         low, high = bootstrap_interval([returns], np.mean)
@@ -222,7 +225,7 @@ def test_json_is_the_rows_and_nothing_else(capsys, swept):
     rows = json.loads(out)
     assert [str(row["return"]) for row in rows] == [row["return"] for row in table(swept)]
     assert [row["distractors"] for row in rows] == [1, 2, 1, 2]
-    assert "run 1 of 4" in err
+    assert "runs 1 to 2 of 4, side by side: distractors 1; seed 0, 1" in err
 
 
 @pytest.mark.slow
@@ -267,7 +270,7 @@ def test_more_values_and_generations_are_added(capsys, tmp_path):
     assert main([*argv, "--distractors=0..1", "--generations=4"]) == 0
     assert [row["distractors"] for row in table(tmp_path)] == ["0", "1"]
     assert {row["steps"] for row in table(tmp_path)} == {"320"}
-    assert "distractors" not in capsys.readouterr().out.split("run 1 of 2")[0]
+    assert "distractors" not in capsys.readouterr().out.split("run 1 of 2: ")[0]
 
 
 def test_a_table_that_is_wider_than_the_terminal_keeps_its_numbers_whole(capsys, monkeypatch):
