@@ -14,7 +14,7 @@ from nesht_jax import make_environment
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.envs.episode_queue import default_num_envs
 from nesht_jax.report.rows import Row
-from nesht_jax.run.build import Experiment, build, build_training
+from nesht_jax.run.build import Experiment, build, build_training, given
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import make_evaluate_center
 from nesht_jax.run.generations import MOST_STEPS, make_run_generations
@@ -101,12 +101,16 @@ class Training:
         evaluate_center, _ = make_evaluate_center(config, experiment)
         self.state, self._number = experiment.state, 0
         self._run_generations = make_run_generations(
-            experiment, build_training(config, experiment), evaluate_center, lambda number: False
+            experiment,
+            build_training(config, experiment),
+            evaluate_center,
+            lambda number: False,
+            [given(config)],
         )
 
     def generation(self) -> Row:
         """Does the next generation."""
         self._number += 1
         numbers = range(self._number, self._number + 1)
-        self.state, (row,) = self._run_generations(self.state, numbers, MOST_STEPS)
+        (self.state,), ((row,),) = self._run_generations([self.state], numbers, [MOST_STEPS])
         return row

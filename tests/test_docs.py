@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nesht_jax.run import cli
-from nesht_jax.run.cli.grid import read_grid
+from nesht_jax.run.cli.grid import read_grid, read_tuning
 from nesht_jax.run.cli.options import given_settings, refuse_unknown
 from nesht_jax.run.settings import read_command
 
@@ -53,7 +53,7 @@ def test_commands_are_understood(command, monkeypatch):
     if name == "train" and given.resume is None:
         read_command(given.settings, given_settings(given))
     if name == "sweep":
-        read_grid(given)
+        read_grid(given) if given.optuna is None else read_tuning(given)
     if name == "envs":
         assert callable(module.prepare(parser, argv))
 

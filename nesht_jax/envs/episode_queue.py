@@ -71,13 +71,18 @@ def default_num_envs(num_episodes: int, *, terminates: bool) -> int:
     and the last ones play on beside idle environments. Where none ends before the others there is
     no tail: then they are dealt out evenly. An accelerator steps thousands in the time of one.
     """
-    most = 64 if jax.default_backend() == "cpu" else 4096
+    most = most_envs()
     if not terminates:
         turns = -(-num_episodes // most)
         return -(-num_episodes // turns)
     if jax.default_backend() == "cpu":
         return min(num_episodes, max(8, min(most, num_episodes // 32)))
     return min(num_episodes, most)
+
+
+def most_envs() -> int:
+    """Gives the number of environments that keep a device busy."""
+    return 64 if jax.default_backend() == "cpu" else 4096
 
 
 class LoopState(NamedTuple):
@@ -135,9 +140,12 @@ def play(
         playing, seen = jax.vmap(step)(loop.playing, loop.drawn)
         playing = playing._replace(ended=playing.ended & busy)
         observed = _observe(loop.observed, seen, busy)
-        loop = loop._replace(playing=playing, observed=observed, rounds=loop.rounds + 1)
+        rounds = loop.rounds + busy.any().astype(jnp.int32)
+        loop = loop._replace(playing=playing, observed=observed, rounds=rounds)
         return jax.lax.cond(
-            playing.ended.any(), lambda: _take_next(loop, episodes, assign_members), lambda: loop
+            _anywhere(playing.ended.any()),
+            lambda: _take_next(loop, episodes, assign_members),
+            lambda: loop,
         )
 
     loop = LoopState(
@@ -149,9 +157,28 @@ def play(
         steps=jnp.zeros(total, jnp.int32),
         rounds=jnp.int32(0),
     )
-    loop = jax.lax.while_loop(lambda loop: (loop.playing.number < total).any(), advance, loop)
+    loop = jax.lax.while_loop(
+        lambda loop: _anywhere((loop.playing.number < total).any()), advance, loop
+    )
     observed = None if loop.observed is None else loop.observed.merge_all()
     return Played(loop.returns, loop.steps, loop.rounds * size, observed)
+
+
+@jax.custom_batching.custom_vmap
+def _anywhere(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+    """The flag; under ``vmap``, whether it is set in any of the batch.
+
+    ``vmap`` turns a branch into a choice between both results, computed at every step. Here both
+    are the same where the flag is not set, so that one branch does for the whole batch.
+    """
+    return flag
+
+
+@_anywhere.def_vmap
+def _(
+    axis_size: int, in_batched: list[bool], flags: Bool[Array, " batch"]
+) -> tuple[Bool[Array, ""], bool]:
+    return flags.any(), False
 
 
 def _observe(

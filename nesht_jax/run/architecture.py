@@ -103,8 +103,15 @@ def searching(config: Config, algorithm: Algorithm, search: Search) -> Algorithm
     )
 
 
-def edge_frequency(config: Config, search: Search, state: State) -> Float[Array, " e"]:
-    """Computes in which share of the next generation's proposals each entry of kernels lives."""
+def edge_frequency(
+    config: Config, search: Search | None, state: State
+) -> Float[Array, " e"] | None:
+    """Computes in which share of the next generation's proposals each entry of the kernels lives.
+
+    None where nothing is searched.
+    """
+    if search is None or not config.search.space:
+        return None
     key = proposal_key(state, config.search.every)
 
     def edges(i: Int[Array, ""]) -> Bool[Array, " e"]:

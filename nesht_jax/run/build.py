@@ -2,15 +2,16 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations
 from nesht_jax.es import shaping
@@ -52,10 +53,45 @@ def stream(seed: int, which: Stream) -> int:
     return int(np.random.SeedSequence([seed, which]).generate_state(1)[0] >> 1)
 
 
+Values = dict[str, Shaped[Array, ""]]
+"""Numbers that stand for those of a config, by the names of their options."""
+
+
+class Given(NamedTuple):
+    """What a compiled program takes of a config, so that runs may share the program.
+
+    Attributes:
+        evaluations: key of the evaluations of the run.
+        values: values of the options that differ between the runs of the program.
+    """
+
+    evaluations: Key[Array, ""]
+    values: Values
+
+
+def given(config: Config, names: Sequence[str] = ()) -> Given:
+    """Reads from a config what a program takes: its seed, and the values of these options."""
+    root = jax.random.key(stream(config.seed, Stream.EVALUATION), impl="threefry2x32")
+    told = {name: np.asarray(attrgetter(name)(config)) for name in names}
+    kinds = {"i": np.int32, "f": np.float32}
+    return Given(root, {n: jnp.asarray(v, kinds[v.dtype.kind]) for n, v in told.items()})
+
+
+def traceable(config: Config) -> tuple[str, ...]:
+    """Lists the options whose values a program can take as arguments, seed left out."""
+    chosen, names = config.sparsity, ["algorithm.sigma", "optimizer.learning_rate"]
+    if chosen.cuts and chosen.rule == "top_k" and chosen.scope != "erdos_renyi_kernel":
+        by_count = chosen.keep is not None
+        if by_count or chosen.fraction == round(chosen.fraction, 6):  # see num_kept_of_array
+            names.append("sparsity.keep" if by_count else "sparsity.fraction")
+    return tuple(names)
+
+
 class Experiment(NamedTuple):
     """A config, resolved into what training needs.
 
     Attributes:
+        config: config itself.
         task: what is played.
         policy: what plays it.
         algorithm: what improves the params.
@@ -69,6 +105,7 @@ class Experiment(NamedTuple):
             they are the weights.
     """
 
+    config: Config
     task: Task
     policy: Policy
     algorithm: Algorithm
@@ -100,19 +137,11 @@ def build(config: Config) -> Experiment:
     if projection is not None:
         check_kept(config, task, projection, params)
         check_power(config, projection, params)
-    algorithm = nesht(
-        num_members=config.algorithm.num_members,
-        sigma=sigma_schedule(config),
-        optimizer=build_optimizer(config, projection, params),
-        mirrored=config.algorithm.mirrored,
-        rank=config.algorithm.rank,
-        shaping=build_shaping(config),
-    )
-    if search is not None:
-        algorithm = searching(config, algorithm, search)
+    algorithm = build_algorithm(config, projection, params, search)
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
     return Experiment(
+        config,
         task,
         policy,
         algorithm,
@@ -122,6 +151,35 @@ def build(config: Config) -> Experiment:
         horizon_schedule(config, task),
         search,
     )
+
+
+def build_algorithm(
+    config: Config,
+    projection: Projection | None,
+    params: Params,
+    search: Search | None,
+    values: Values | None = None,
+) -> Algorithm:
+    """Makes the algorithm of a config, with these values in place of its own."""
+    algorithm = nesht(
+        num_members=config.algorithm.num_members,
+        sigma=sigma_schedule(config, values),
+        optimizer=build_optimizer(config, projection, params, values),
+        mirrored=config.algorithm.mirrored,
+        rank=config.algorithm.rank,
+        shaping=build_shaping(config),
+    )
+    return algorithm if search is None else searching(config, algorithm, search)
+
+
+def with_values(experiment: Experiment, values: Values) -> Experiment:
+    """Gives the experiment with these values in place of those of its config; its state stays."""
+    if not values:
+        return experiment
+    config, params = experiment.config, experiment.state.params
+    projection = build_projection(config.sparsity, experiment.policy.layers, params, values)
+    algorithm = build_algorithm(config, projection, params, experiment.search, values)
+    return experiment._replace(projection=projection, algorithm=algorithm)
 
 
 def _between_cuts(chosen: SparsityConfig) -> Callable[[Int[Array, ""]], Bool[Array, ""]]:
@@ -225,12 +283,13 @@ def build_policy(config: Config, task: Task) -> Policy:
     )
 
 
-def sigma_schedule(config: Config) -> optax.Schedule:
+def sigma_schedule(config: Config, values: Values | None = None) -> optax.Schedule:
     """Makes σ as a function of the generation, counted from 0."""
     chosen = config.algorithm
+    start = (values or {}).get("algorithm.sigma", chosen.sigma)
 
     def sigma(generation):
         decays = (generation + 2) // chosen.sigma_decay_every  # t = generation + 1
-        return chosen.sigma * jnp.float32(chosen.sigma_decay) ** decays
+        return start * jnp.float32(chosen.sigma_decay) ** decays
 
     return sigma

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.envs.suite import TaskOptions
@@ -19,7 +18,17 @@ from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.statistics import Score, score
 from nesht_jax.run.ambient import pinned
-from nesht_jax.run.build import Experiment, Stream, build, build_task, stream
+from nesht_jax.run.build import (
+    Experiment,
+    Given,
+    Stream,
+    Values,
+    build,
+    build_task,
+    given,
+    stream,
+    with_values,
+)
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
 from nesht_jax.run.policies import NAME as POLICIES
@@ -40,8 +49,9 @@ from nesht_jax.types import (
     sparsity_of,
 )
 
-Play = Callable[[int | Int[Array, ""], Params, Moments | None], Evaluation]
-"""``(call, params, moments) -> evaluation``: episodes of one set of weights, a member each."""
+Play = Callable[..., Evaluation]
+"""``(call, params, moments, root=None) -> evaluation``: episodes of one set of weights, a member
+each; ``root`` is a key in place of that of the seed."""
 
 
 def make_play(
@@ -50,22 +60,29 @@ def make_play(
     """Makes what plays one policy on a task, and what frees its simulators.
 
     Call number ``call`` draws its resets and distractors from (seed, call) alone, whatever was
-    called before: so an evaluation at some generation is the same in a resumed run. The seed is an
-    argument of the compiled program, not a constant in it: all seeds share one.
+    called before: so an evaluation at some generation is the same in a resumed run.
     """
     evaluate = make_evaluate(task, policy, num_members=episodes, seed=seed, num_envs=num_envs)
+    own_root = jax.random.key(seed, impl="threefry2x32")
 
     def play(
-        root: Key[Array, ""], call: int | Int[Array, ""], params: Params, moments: Moments | None
+        call: int | Int[Array, ""],
+        params: Params,
+        moments: Moments | None,
+        root: Key[Array, ""] | None = None,
     ) -> Evaluation:
+        root = own_root if root is None else root
         if isinstance(evaluate, HostEvaluate):
             evaluate.seek(int(call))
         return evaluate(jax.random.fold_in(root, call), replicate(params), moments)
 
-    root = jax.random.key(seed, impl="threefry2x32")
     if isinstance(evaluate, HostEvaluate):
-        return Partial(play, root), evaluate.close
-    return Partial(jax.jit(play), root), lambda: None
+        return play, evaluate.close
+    return jax.jit(play), lambda: None
+
+
+EvaluateCenter = Callable[..., "CenterEvaluation"]
+"""See ``make_evaluate_center``."""
 
 
 class CenterEvaluation(NamedTuple):
@@ -92,11 +109,14 @@ def evaluation_task(config: Config, task: Task) -> Task:
 
 def make_evaluate_center(
     config: Config, experiment: Experiment
-) -> tuple[Callable[[State], CenterEvaluation], Callable[[], None]]:
+) -> tuple[EvaluateCenter, Callable[[], None]]:
     """Makes the evaluations of a run, and what frees their simulators.
 
-    Each evaluation is a function of the config and the state alone. It is a pytree that holds what
-    depends on the seed, so that it can be an argument of what is compiled.
+    Each evaluation is a function of the config and the state alone.
+
+    Returns:
+        ``(state, given=None) -> evaluation``, with ``build.given`` of another config where its run
+        shares the program; and what frees.
     """
     task = evaluation_task(config, experiment.task)
     play, close = make_play(
@@ -107,17 +127,22 @@ def make_evaluate_center(
         num_envs=config.num_envs,
     )
 
+    # under vmap one run after another, to the bits of the run alone
     @jax.jit
-    def look(state: State) -> tuple[Params, Array, Array]:
-        params, sparsity = projected(experiment, state)
+    @jax.custom_batching.sequential_vmap
+    def look(state: State, values: Values) -> tuple[Params, Array, Array]:
+        params, sparsity = projected(with_values(experiment, values), state)
         return params, sparsity, segment_norms(params, experiment.policy.layers, task.distractors)
 
-    def evaluate_center(play: Play, state: State) -> CenterEvaluation:
-        params, sparsity, norms = look(state)
-        played = play(state.generation, params, state.moments)
+    own = given(config)
+
+    def evaluate_center(state: State, told: Given | None = None) -> CenterEvaluation:
+        root, values = told or own
+        params, sparsity, norms = look(state, values)
+        played = play(state.generation, params, state.moments, root)
         return CenterEvaluation(played.fitness, played.steps, sparsity, norms)
 
-    return Partial(evaluate_center, play), close
+    return evaluate_center, close
 
 
 def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array, ""]]:

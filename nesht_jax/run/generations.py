@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.es.nes import Info, State, make_generation
 from nesht_jax.report.rows import EvaluationRow, Row
 from nesht_jax.report.statistics import score
-from nesht_jax.run.build import Experiment
-from nesht_jax.run.evaluate import CenterEvaluation
-from nesht_jax.types import Evaluate, HostEvaluate
+from nesht_jax.run.build import Experiment, Given, Values, with_values
+from nesht_jax.run.evaluate import CenterEvaluation, EvaluateCenter
+from nesht_jax.types import Evaluate, HostEvaluate, Moments
 
 MOST_GENERATIONS_A_CALL = 64
 """Generations that one compiled call does, at most."""
@@ -23,89 +23,156 @@ MOST_GENERATIONS_A_CALL = 64
 MOST_STEPS = 2**31 - 1
 """Steps that no budget exceeds: more are none to be counted down."""
 
-RunGenerations = Callable[[State, range, int], tuple[State, list[Row]]]
-"""``(state, numbers, budget) -> (state, rows)``: the generations of these numbers, at most 64, up
-to the one that spends the budget of useful steps, which is evaluated. Number 0 updates nothing: it
-is there to be evaluated."""
+RunGenerations = Callable[[list[State], range, list[int]], tuple[list[State], list[list[Row]]]]
+"""``(states, numbers, budgets) -> (states, rows)``, an entry a run: the generations of these
+numbers, at most 64, up to the one that spends the run's budget of useful steps, which is evaluated.
+A budget of 0 leaves a run as it is. Number 0 updates nothing: it is there to be evaluated."""
 
 
 def make_run_generations(
     experiment: Experiment,
     evaluate: Evaluate,
-    evaluate_center: Callable[[State], CenterEvaluation],
+    evaluate_center: EvaluateCenter,
     due: Callable[[int], bool],
+    givens: list[Given],
 ) -> RunGenerations:
-    """Makes what does the generations of a run.
+    """Makes what does the generations of a run, or of several that share a program.
 
     With a simulator in JAX they are one compiled call, evaluations included, with nothing sent to
     the host until its end. One program serves any numbers, and the bits do not depend on where a
-    run is cut.
+    run is cut. Several runs play their episodes side by side, by ``vmap``; their updates are
+    computed one after another, to the bits of the run alone.
 
     Args:
-        experiment: task, policy and algorithm of the run.
+        experiment: task, policy and algorithm of the runs.
         evaluate: what plays the population.
-        evaluate_center: what plays the center; a pytree where the simulator is in JAX.
+        evaluate_center: what plays the center.
         due: number of a generation -> whether the center is evaluated after it.
+        givens: what differs between the runs, an entry a run; one of a simulator outside JAX.
     """
     if isinstance(evaluate, HostEvaluate):
         return _on_host(experiment, evaluate, evaluate_center, due)
-    generation = make_generation(experiment.algorithm, evaluate, horizon=experiment.horizon)
 
-    @partial(jax.jit, donate_argnums=1, compiler_options=compiler_options())
+    @jax.custom_batching.sequential_vmap
+    def tell(
+        values: Values, state: State, fitness: Float[Array, " m"], observed: Moments | None
+    ) -> tuple[State, Info]:
+        algorithm = with_values(experiment, values).algorithm
+        return algorithm.tell(state, fitness, observed=observed)
+
+    def generation(state: State, told: Given) -> tuple[State, Info]:
+        algorithm = with_values(experiment, told.values).algorithm._replace(
+            tell=lambda state, fitness, *, observed: tell(told.values, state, fitness, observed)
+        )
+        return make_generation(algorithm, evaluate, horizon=experiment.horizon)(state)
+
+    each, center_of_each = _for_each(generation, givens), _for_each(evaluate_center, givens)
+
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def several(
-        evaluate_center: Callable[[State], CenterEvaluation],
-        state: State,
+        states: list[State],
+        givens: list[Given],
         first: Int[Array, ""],
         n: Int[Array, ""],
         dues: Bool[Array, " most"],
-        budget: Int[Array, ""],
-    ) -> tuple[State, Any, Int[Array, ""]]:
-        shapes = jax.eval_shape(lambda s: (generation(s)[1], evaluate_center(s)), state)
+        budgets: Int[Array, " runs"],
+    ) -> tuple[list[State], Any, Int[Array, ""]]:
+        runs, told = _stacked(states), _stacked(givens)
+        shapes = jax.eval_shape(lambda s: (each(s, told)[1], center_of_each(s, told)), runs)
         results = jax.tree.map(lambda x: jnp.zeros((len(dues), *x.shape), x.dtype), shapes)
         no_info, no_evaluation = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def one(carry: tuple[State, Any, Any, Any]) -> tuple[State, Any, Any, Any]:
-            state, results, i, left = carry
-            state, info = jax.lax.cond(first + i > 0, generation, lambda s: (s, no_info), state)
+            runs, results, i, left = carry
+            moved, info = jax.lax.cond(
+                first + i > 0, lambda s: each(s, told), lambda s: (s, no_info), runs
+            )
+            if len(states) > 1:
+                moved = jax.vmap(_where)(left > 0, moved, runs)
+            is_over = (left > 0) & (left <= info.steps)
             left = jnp.maximum(left - info.steps, 0)
-            is_due = dues[i] | (left == 0)
-            center = jax.lax.cond(is_due, evaluate_center, lambda _: no_evaluation, state)
+            center = jax.lax.cond(
+                dues[i] | is_over.any(),
+                lambda s: center_of_each(s, told),
+                lambda _: no_evaluation,
+                moved,
+            )
             results = jax.tree.map(lambda t, x: t.at[i].set(x), results, (info, center))
-            return state, results, i + 1, left
+            return moved, results, i + 1, left
 
-        start = state, results, jnp.int32(0), budget
-        state, results, done, _ = jax.lax.while_loop(lambda c: (c[2] < n) & (c[3] > 0), one, start)
-        return state, results, done
+        runs, results, done, _ = jax.lax.while_loop(
+            lambda c: (c[2] < n) & (c[3] > 0).any(), one, (runs, results, jnp.int32(0), budgets)
+        )
+        return [jax.tree.map(lambda x, r=r: x[r], runs) for r in range(len(states))], results, done
 
-    def run_generations(state: State, numbers: range, budget: int) -> tuple[State, list[Row]]:
+    def run_generations(
+        states: list[State], numbers: range, budgets: list[int]
+    ) -> tuple[list[State], list[list[Row]]]:
         dues = np.zeros(MOST_GENERATIONS_A_CALL, bool)
         dues[: len(numbers)] = [due(number) for number in numbers]
         places = np.int32(numbers[0]), np.int32(len(numbers))
-        left = np.int32(min(budget, MOST_STEPS))
-        state, results, done = several(evaluate_center, state, *places, dues, left)
+        left = np.array([min(budget, MOST_STEPS) for budget in budgets], np.int32)
+        states, results, done = several(states, givens, *places, dues, left)
         results, done = jax.device_get((results, done))
-        rows = []
-        for i, number in enumerate(numbers[:done]):
-            info, center = jax.tree.map(lambda x, i=i: x[i], results)
-            budget -= int(info.steps)
-            told = (info if number else None, center if dues[i] or budget <= 0 else None)
-            rows.append(_row(experiment, number, *told))
-        return state, rows
+        rows = [
+            _rows(
+                experiment, jax.tree.map(lambda x, r=r: x[:, r], results), numbers[:done], dues, b
+            )
+            for r, b in enumerate(budgets)
+        ]
+        return states, rows
 
     return run_generations
+
+
+def _for_each(of_one: Callable[[State, Given], Any], givens: list[Given]) -> Callable[..., Any]:
+    """The function of one run as one of the runs along a leading axis; a run alone is not batched,
+    as ``vmap`` would compute both sides of its branches."""
+    if len(givens) > 1:
+        return jax.vmap(of_one)
+    return lambda *runs: _stacked([of_one(*jax.tree.map(lambda x: x[0], runs))])
+
+
+def _stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _where(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+    return jax.tree.map(partial(jnp.where, condition), yes, no)
+
+
+def _rows(
+    experiment: Experiment,
+    results: tuple[Info, CenterEvaluation],
+    numbers: range,
+    dues: Bool[np.ndarray, " most"],
+    budget: int,
+) -> list[Row]:
+    """The rows of one run, up to the one that spends its budget."""
+    rows = []
+    for i, number in enumerate(numbers):
+        if budget <= 0:
+            break
+        info, center = jax.tree.map(lambda x, i=i: x[i], results)
+        budget -= int(info.steps)
+        told = (info if number else None, center if dues[i] or budget <= 0 else None)
+        rows.append(_row(experiment, number, *told))
+    return rows
 
 
 def _on_host(
     experiment: Experiment,
     evaluate: HostEvaluate,
-    evaluate_center: Callable[[State], CenterEvaluation],
+    evaluate_center: EvaluateCenter,
     due: Callable[[int], bool],
 ) -> RunGenerations:
     algorithm = experiment.algorithm._replace(tell=jax.jit(experiment.algorithm.tell))
     generation = make_generation(algorithm, evaluate, horizon=experiment.horizon)
 
-    def run_generations(state: State, numbers: range, budget: int) -> tuple[State, list[Row]]:
-        rows = []
+    def run_generations(
+        states: list[State], numbers: range, budgets: list[int]
+    ) -> tuple[list[State], list[list[Row]]]:
+        (state,), (budget,), rows = states, budgets, []
         for number in numbers:
             info = None
             if number:
@@ -116,7 +183,7 @@ def _on_host(
             rows.append(_row(experiment, number, info, center))
             if budget <= 0:
                 break
-        return state, rows
+        return [state], [rows]
 
     return run_generations
 

@@ -2,12 +2,13 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 from nesht_jax.envs.catalog import nearest
 from nesht_jax.es.clipup import clipup
@@ -23,9 +24,18 @@ LEAST_POWER = 0.3
 
 
 def build_projection(
-    chosen: SparsityConfig, layers: tuple[Layer, ...], params: Params
+    chosen: SparsityConfig,
+    layers: tuple[Layer, ...],
+    params: Params,
+    values: Mapping[str, Array] | None = None,
 ) -> Projection | None:
     """Makes the operator that makes params sparse; None if all weights are kept.
+
+    Args:
+        chosen: what keeps the policy sparse.
+        layers: layers of the policy.
+        params: params of the policy.
+        values: traced values in place of those of the config, by the names of their options.
 
     Raises:
         ValueError: if a layer is named that the policy does not have.
@@ -44,11 +54,13 @@ def build_projection(
         weights = sum(layer.fan_in * layer.fan_out for layer in chosen_layers)
         keep = erdos_renyi_kernel(shapes, num_kept(weights, chosen.fraction))
         return make_projection(keep=keep, scope=_kernel_group(keep))
-    by_count = chosen.keep is not None
+    by_count, traced = chosen.keep is not None, values or {}
     significance = chosen.rule == "significance"
     return make_projection(
-        sparsity=None if by_count or significance else chosen.fraction,
-        keep=chosen.keep,
+        sparsity=None
+        if by_count or significance
+        else traced.get("sparsity.fraction", chosen.fraction),
+        keep=traced.get("sparsity.keep", chosen.keep),
         level=chosen.level if significance else None,
         unit=chosen.unit,
         scope=_layer_group(chosen, chosen_layers),
@@ -138,18 +150,28 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
 
 
 def build_optimizer(
-    config: Config, projection: Projection | None, params: Params
+    config: Config,
+    projection: Projection | None,
+    params: Params,
+    values: Mapping[str, Array] | None = None,
 ) -> optax.GradientTransformation:
     """Chains weight decay -> optimizer -> sparsity.
+
+    Args:
+        config: config of the run.
+        projection: what makes params sparse; None if nothing does.
+        params: params of the policy.
+        values: see ``build_projection``.
 
     Raises:
         ValueError: if optax has no such optimizer or option, or the chain cannot be used.
     """
     chosen = config.optimizer
     _check_optimizer(chosen)
+    learning_rate = (values or {}).get("optimizer.learning_rate", chosen.learning_rate)
     parts = [optax.add_decayed_weights(chosen.weight_decay)] if chosen.weight_decay else []
     try:
-        parts.append(optimizers()[chosen.name](chosen.learning_rate, **chosen.options))
+        parts.append(optimizers()[chosen.name](learning_rate, **chosen.options))
         if projection is not None:
             sparsity = config.sparsity
             parts.append(

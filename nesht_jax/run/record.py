@@ -1,8 +1,10 @@
 """What a run leaves while it goes: metrics as lines of JSON, and a live display."""
 
+import math
 import os
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -45,6 +47,42 @@ class Metrics:
         self._file.close()
         if self._tracker:
             self._tracker.close()
+
+
+def by_generation(runs: list[list[Row]]) -> list[Row]:
+    """Gathers the rows of runs that are trained side by side: one of all runs a generation."""
+    found: dict[int, list[Row]] = {}
+    for row in (row for rows in runs for row in rows):
+        found.setdefault(row.generation, []).append(row)
+    return [_of_all(found[generation]) for generation in sorted(found)]
+
+
+def _of_all(rows: list[Row]) -> Row:
+    """What a display shows of a generation of several runs: means, and sums of what is counted."""
+    if len(rows) == 1:
+        return rows[0]
+    counted = "failed", "skipped", "dropped_moments", "steps", "simulated_steps"
+    sums = {name: sum(getattr(row, name) for row in rows) for name in counted}
+    frames = [row.frames for row in rows if row.frames is not None]
+    evaluated = [row.evaluation for row in rows if row.evaluation is not None]
+    return rows[0]._replace(
+        **sums,
+        frames=sum(frames) if frames else None,
+        fitness_mean=_mean(row.fitness_mean for row in rows),
+        evaluation=evaluated[0]._replace(
+            mean=_mean(e.mean for e in evaluated),
+            failed=sum(e.failed for e in evaluated),
+            episodes=sum(e.episodes for e in evaluated),
+            sparsity=_mean(e.sparsity for e in evaluated),
+        )
+        if evaluated
+        else None,
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    sound = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(sound) / len(sound) if sound else None
 
 
 class Display:

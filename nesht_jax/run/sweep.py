@@ -6,12 +6,17 @@ from operator import attrgetter
 from pathlib import Path
 from signal import Signals
 
+import jax
 from rich.console import Console
 
+from nesht_jax.envs.episode_queue import STORED_ENTRIES, default_num_envs, most_envs
+from nesht_jax.envs.tasks import suite_of
 from nesht_jax.report.rows import read_rows
+from nesht_jax.run.ambient import pinned
+from nesht_jax.run.build import build_policy, build_task, traceable
 from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import leaves
-from nesht_jax.run.train import Result, prepared, train
+from nesht_jax.run.train import Result, go_together, prepared, start
 from nesht_jax.run.yaml import read_config
 
 
@@ -36,9 +41,10 @@ def sweep(
     folder: Path,
     console: Console | None = None,
 ) -> Iterator[tuple[Config, Result]]:
-    """Trains every config on every seed, and gives each run as it ends.
+    """Trains every config on every seed, and gives the runs as they end.
 
-    Called again it trains what is missing and gives all.
+    Called again it trains what is missing and gives all. Runs that share a program are trained side
+    by side, see ``batches``.
 
     Args:
         bases: configs; see ``planned``, as for seeds and folder.
@@ -49,8 +55,8 @@ def sweep(
     Raises:
         Interrupted, ValueError: see ``trained``.
     """
-    for config in planned(bases, seeds=seeds, folder=folder):
-        yield config, trained(config, console=console)
+    for batch in batches(planned(bases, seeds=seeds, folder=folder)):
+        yield from zip(batch, trained_together(batch, console=console), strict=True)
 
 
 def planned(bases: Iterable[Config], *, seeds: Iterable[int], folder: Path) -> list[Config]:
@@ -88,8 +94,89 @@ def check(configs: list[Config], folder: Path) -> None:
         raise ValueError(
             f"{folder} holds runs of other settings, as {others[0]}; name another folder by --out"
         )
+    check_runs(configs)
+
+
+def check_runs(configs: list[Config]) -> None:
+    """Refuses runs of which one cannot be trained; writes nothing.
+
+    Raises:
+        ValueError: in one sentence.
+    """
     for config in configs:
         prepared(config, resume=_has_begun(config)).close()
+
+
+def batches(configs: list[Config]) -> list[list[Config]]:
+    """Gathers the runs of a sweep that share a program, those of the first run first.
+
+    They do if their simulator is written in JAX and they differ in nothing but their seeds and the
+    values of ``build.traceable``. No more are gathered than fill the environments that a device
+    steps at once, or the memory that populations may take.
+    """
+    alike: list[list[Config]] = []
+    for config in configs:
+        same = [group for group in alike if _program(group[0]) == _program(config)]
+        if same:
+            same[0].append(config)
+        else:
+            alike.append([config])
+    return [batch for group in alike for batch in _evenly(group, _most_at_once(group))]
+
+
+def _program(config: Config) -> tuple[Config, tuple[str, ...]]:
+    """What two runs have in common if they share a program."""
+    names, neutral = traceable(config), {"keep": 1, "fraction": 0.5}
+    own = {n.partition(".")[2] for n in names if n.startswith("sparsity.")}
+    return replace(
+        config,
+        seed=0,
+        out=None,
+        algorithm=replace(config.algorithm, sigma=1.0),
+        optimizer=replace(config.optimizer, learning_rate=1.0),
+        sparsity=replace(config.sparsity, **{name: neutral[name] for name in own}),
+    ), names
+
+
+@pinned()
+def _most_at_once(group: list[Config]) -> int:
+    """How many runs of a program are trained side by side."""
+    if len(group) == 1:
+        return 1
+    config = group[0]
+    task = build_task(config)
+    if suite_of(task).host_evaluate is not None:
+        return 1
+    members = config.algorithm.num_members
+    num_episodes = members * config.algorithm.episodes_per_member
+    num_envs = config.num_envs or default_num_envs(num_episodes, terminates=task.terminates)
+    weights = jax.eval_shape(build_policy(config, task).init, jax.random.key(0))
+    d = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    return max(1, min(most_envs() // num_envs, STORED_ENTRIES // (members * d)))
+
+
+def _evenly(group: list[Config], most: int) -> list[list[Config]]:
+    """The group in as few parts as hold at most so many each, of nearly one size."""
+    size = -(-len(group) // -(-len(group) // most))
+    return [group[start : start + size] for start in range(0, len(group), size)]
+
+
+def trained_together(configs: list[Config], *, console: Console | None = None) -> list[Result]:
+    """Gives the runs of a batch at their ends; see ``trained``.
+
+    Those that were cut off at another generation than the others are trained apart from them.
+    """
+    runs = [start(config, resume=_has_begun(config)) for config in configs]
+    in_step: dict[tuple[bool, int], list[int]] = {}
+    for i, run in enumerate(runs):
+        in_step.setdefault((run.is_done, run.number), []).append(i)
+    results: dict[int, Result] = {}
+    for places in in_step.values():
+        made = go_together([runs[i] for i in places], console or Console())
+        results |= zip(places, made, strict=True)
+        if interrupted := next((r.interrupted for r in made if r.interrupted), None):
+            raise Interrupted(interrupted)
+    return [results[i] for i in range(len(runs))]
 
 
 def trained(config: Config, *, console: Console | None = None) -> Result:
@@ -100,9 +187,7 @@ def trained(config: Config, *, console: Console | None = None) -> Result:
         ValueError: in one sentence, if ``train`` refuses the config, or its folder holds a run of
             another config or of more generations.
     """
-    result = train(config, resume=_has_begun(config), console=console)
-    if result.interrupted:
-        raise Interrupted(result.interrupted)
+    (result,) = trained_together([config], console=console)
     return result
 
 

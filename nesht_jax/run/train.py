@@ -1,7 +1,7 @@
 """A training run: generations, evaluations, checkpoints, until done or asked to stop.
 
 ``prepared`` refuses bad input and writes nothing; ``start`` makes the run folder, too; ``Run.go``
-trains; ``train`` is all of them.
+trains; ``train`` is all of them. ``go_together`` trains several runs by one program.
 """
 
 import math
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 from rich.console import Console
 
 from nesht_jax.es.nes import State
@@ -28,10 +30,18 @@ from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.report.wiring import Proposed, Wiring, search_picture, wiring_picture
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.architecture import edge_frequency
-from nesht_jax.run.build import Experiment, build, build_training
+from nesht_jax.run.build import (
+    Experiment,
+    Values,
+    build,
+    build_training,
+    given,
+    traceable,
+    with_values,
+)
 from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
-from nesht_jax.run.evaluate import make_evaluate_center, projected
+from nesht_jax.run.evaluate import EvaluateCenter, make_evaluate_center, projected
 from nesht_jax.run.generations import (
     MOST_GENERATIONS_A_CALL,
     MOST_STEPS,
@@ -42,18 +52,21 @@ from nesht_jax.run.interrupt import Stop, stop_signals
 from nesht_jax.run.policies import Learned, Policies, read_arrays
 from nesht_jax.run.provenance import Sitting
 from nesht_jax.run.reading import reading, size_in_words, wiring
-from nesht_jax.run.record import Display, Metrics
+from nesht_jax.run.record import Display, Metrics, by_generation
 from nesht_jax.run.robot import NAME as ROBOT
 from nesht_jax.run.robot import robot
 from nesht_jax.run.track import check_installed
 from nesht_jax.run.yaml import dump, write
-from nesht_jax.types import HostEvaluate, Params
+from nesht_jax.types import Evaluate, HostEvaluate, Params
 
 CALL_SECONDS = 0.5
 """A compiled call is lengthened while it takes less: it delays the display and Ctrl-C."""
 
 OnEvaluation = Callable[[Row], object]
 """What takes the row of each evaluation: ``True`` ends the run there, anything else does not."""
+
+Projected = Callable[[State], tuple[Params, Float[Array, ""], Float[Array, " e"] | None]]
+"""State -> policy as sparse as the method makes it, its sparsity, and ``edge_frequency``."""
 
 
 class Result(NamedTuple):
@@ -118,102 +131,197 @@ def train(
 
 
 class Run:
-    """A run that is ready to train; made by ``prepared``."""
+    """A run that is ready to train; made by ``prepared``.
+
+    Attributes:
+        config: everything about the run.
+        experiment: task, policy and algorithm.
+        evaluate: what plays the population.
+        evaluate_center: what plays the center.
+        close: what frees the simulators of both.
+        state: state after the last generation that was done.
+        number: number of the next generation.
+        left: useful steps that are left to do.
+    """
 
     def __init__(
         self,
         config: Config,
         experiment: Experiment,
         policies: Policies,
-        run_generations: RunGenerations,
+        evaluate: Evaluate,
+        evaluate_center: EvaluateCenter,
         close: Callable[[], object],
     ) -> None:
-        self._config, self._experiment, self._policies = config, experiment, policies
-        self._run_generations, self.close = run_generations, close
-        self._projected = jax.jit(partial(projected, experiment))
-        self._edges = None
-        if experiment.search is not None and config.search.space:
-            self._edges = jax.jit(partial(edge_frequency, config, experiment.search))
+        self.config, self.experiment, self._policies = config, experiment, policies
+        self.evaluate, self.evaluate_center, self.close = evaluate, evaluate_center, close
+        self.state, log = experiment.state, config.folder / "metrics.jsonl"
+        generation = int(self.state.generation)
+        rows = [r for r in read_rows(log) if r.generation <= generation] if log.exists() else []
+        # the state alone says where to go on; row 0, the evaluation before training, may be missing
+        self.number = generation + 1 if generation or rows else 0
+        self.left = (config.step_limit or math.inf) - sum(row.steps for row in rows)
 
-    @pinned()
+    @property
+    def is_done(self) -> bool:
+        """Whether no generation is left to do."""
+        return self.number > self.config.last_generation or self.left <= 0
+
     def go(self, console: Console, *, on_evaluation: OnEvaluation | None = None) -> Result:
         """Trains to the end, or until a signal or the function asks to stop; see ``train``."""
-        config, folder = self._config, self._config.folder
-        with ExitStack() as stack:
-            stack.callback(self.close)
-            stop = stack.enter_context(stop_signals())
-            checkpoints = Checkpoints(folder / "checkpoints", create=True)
-            stack.callback(checkpoints.close)
-            state = self._experiment.state
-            # with checkpoint 0 a run that dies before its first evaluation can be resumed
-            checkpoints.save(state)
-            sitting = Sitting(folder, generation=int(state.generation))
-            metrics = Metrics(config, generation=int(state.generation))
-            stack.callback(metrics.close)
-            by_steps = config.generations is None
-            total = config.step_limit if by_steps else config.generations
-            display = Display(console, total=total, by_steps=by_steps, rows=metrics.rows)
-            with display:
-                parts = checkpoints, metrics, display, stop
-                state, done = self._loop(state, *parts, on_evaluation)
-            sitting.end(generation=int(state.generation))
-        params, _ = projected(self._experiment, state)
-        reads = reading(config, self._experiment.task, self._experiment.policy, params)
-        interrupted = None if done else stop.asked
-        wires = wiring(config, self._experiment.task, self._experiment.policy, params)
-        words = size_in_words(config, self._experiment.policy, params) if wires else ""
-        result = Result(folder, config, state, metrics.rows, interrupted, reads, words)
-        _draw(config, self._experiment, result, params)
+        (result,) = go_together([self], console, on_evaluation=on_evaluation)
+        return result
+
+    def begin(self, stack: ExitStack) -> None:
+        """Opens what a run leaves while it goes; the stack closes it."""
+        folder, generation = self.config.folder, int(self.state.generation)
+        self._checkpoints = Checkpoints(folder / "checkpoints", create=True)
+        stack.callback(self._checkpoints.close)
+        # with checkpoint 0 a run that dies before its first evaluation can be resumed
+        self.save()
+        self._sitting = Sitting(folder, generation=generation)
+        self._metrics = Metrics(self.config, generation=generation)
+        stack.callback(self._metrics.close)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The metrics so far."""
+        return self._metrics.rows
+
+    def take(self, state: State, rows: list[Row], projected: Projected) -> None:
+        """Keeps the next generations; without rows the run is done, and stays as it is."""
+        self.state = state  # the one before was donated, even where nothing was to be done
+        if not rows:
+            return
+        for row in rows:
+            self._metrics.append(row)
+        end = rows[-1].generation
+        self.number, self.left = end + 1, self.left - sum(row.steps for row in rows)
+        if (evaluation := rows[-1].evaluation) is not None:
+            params, sparsity, edges = projected(state)
+            edges = None if edges is None else np.asarray(edges)
+            at = int(state.generation), float(sparsity), params, state.moments
+            self._policies.append(Learned(*at, edges=edges), mean=evaluation.mean)
+        if end and end % self.config.checkpoint_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Writes a checkpoint, if there is none of this generation."""
+        self._checkpoints.save(self.state)
+
+    def end(self) -> None:
+        """Notes where the sitting ended."""
+        self._sitting.end(generation=int(self.state.generation))
+
+    def result(self, interrupted: Signals | None) -> Result:
+        """Reads what the run came to, and draws it."""
+        config, experiment = self.config, self.experiment
+        params, _ = projected(experiment, self.state)
+        reads = reading(config, experiment.task, experiment.policy, params)
+        wires = wiring(config, experiment.task, experiment.policy, params)
+        words = size_in_words(config, experiment.policy, params) if wires else ""
+        result = Result(config.folder, config, self.state, self.rows, interrupted, reads, words)
+        _draw(config, experiment, result, params)
         if wires is not None:
             _draw_search(config, result, wires)
         return result
 
-    def _loop(
-        self,
-        state: State,
-        checkpoints: Checkpoints,
-        metrics: Metrics,
-        display: Display,
-        stop: Stop,
-        on_evaluation: OnEvaluation | None,
-    ) -> tuple[State, bool]:
-        """The state at the end, and whether all is done."""
-        config = self._config
-        left = (config.step_limit or math.inf) - sum(row.steps for row in metrics.rows)
-        generation = int(state.generation)
-        # the state alone says where to go on; row 0, the evaluation before training, may be missing
-        number = generation + 1 if generation or metrics.rows else 0
-        beats = config.checkpoint_every, config.evaluation.every
-        calls = 1
-        while number <= config.last_generation and left > 0 and not stop.asked:
-            most = min(calls, *(1 + -number % beat for beat in beats))
-            end = min(config.last_generation, number + most - 1)
-            budget = int(min(left, MOST_STEPS))
-            started = time.monotonic()
-            state, rows = self._run_generations(state, range(number, end + 1), budget)
-            seconds = (time.monotonic() - started) / len(rows)
-            calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
-            for row in rows:
-                metrics.append(row._replace(seconds=seconds))
-                display.update(metrics.rows[-1])
-            if (evaluation := rows[-1].evaluation) is not None:
-                self._policies.append(self._learned(state), mean=evaluation.mean)
-            end, left = rows[-1].generation, left - sum(row.steps for row in rows)
-            if end and end % config.checkpoint_every == 0:
-                checkpoints.save(state)
-            number = end + 1
-            if on_evaluation is not None and rows[-1].evaluation is not None:
-                checkpoints.save(state)
-                if _is_true(on_evaluation(metrics.rows[-1])):
-                    break
-        checkpoints.save(state)
-        return state, number > config.last_generation or left <= 0
 
-    def _learned(self, state: State) -> Learned:
-        params, sparsity = self._projected(state)
-        edges = None if self._edges is None else np.asarray(self._edges(state))
-        at = int(state.generation), float(sparsity), params, state.moments
-        return Learned(*at, edges=edges)
+@pinned()
+def go_together(
+    runs: list[Run], console: Console, *, on_evaluation: OnEvaluation | None = None
+) -> list[Result]:
+    """Trains runs side by side, by one program, to their ends or until a signal asks to stop.
+
+    Args:
+        runs: runs whose configs differ in their seeds and in what ``build.traceable`` lists, and
+            whose next generation is the same; a single one if its simulator is outside JAX.
+        console: console for progress.
+        on_evaluation: see ``train``; of a single run.
+    """
+    with ExitStack() as stack:
+        for run in runs:
+            stack.callback(run.close)
+        stop = stack.enter_context(stop_signals())
+        for run in runs:
+            run.begin(stack)
+        with _display(runs, console) as display:
+            is_told_to_stop = _loop(runs, display, stop, on_evaluation)
+        for run in runs:
+            run.end()
+    interrupted = stop.asked if is_told_to_stop else None
+    return [run.result(None if run.is_done else interrupted) for run in runs]
+
+
+def _display(runs: list[Run], console: Console) -> Display:
+    config = runs[0].config
+    by_steps = config.generations is None
+    total = len(runs) * (config.step_limit or 0) if by_steps else config.generations
+    rows = by_generation([run.rows for run in runs])
+    return Display(console, total=total, by_steps=by_steps, rows=rows)
+
+
+def _loop(
+    runs: list[Run], display: Display, stop: Stop, on_evaluation: OnEvaluation | None
+) -> bool:
+    """Trains; says whether it ended before all was done."""
+    config = runs[0].config
+    run_generations, projected = _programs(runs)
+    beats = config.checkpoint_every, config.evaluation.every
+    calls = 1
+    while not (all_done := all(run.is_done for run in runs)) and not stop.asked:
+        number = min(run.number for run in runs if not run.is_done)
+        most = min(calls, *(1 + -number % beat for beat in beats))
+        numbers = range(number, min(config.last_generation, number + most - 1) + 1)
+        budgets = [int(max(0, min(run.left, MOST_STEPS))) for run in runs]
+        started = time.monotonic()
+        states, done = run_generations([run.state for run in runs], numbers, budgets)
+        seconds = (time.monotonic() - started) / max(map(len, done))
+        calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
+        done = [[row._replace(seconds=seconds) for row in rows] for rows in done]
+        for run, state, rows, project in zip(runs, states, done, projected, strict=True):
+            run.take(state, rows, project)
+        for row in by_generation(done):
+            display.update(row)
+        if on_evaluation is not None and done[0][-1].evaluation is not None:
+            runs[0].save()
+            if _is_true(on_evaluation(runs[0].rows[-1])):
+                break
+    for run in runs:
+        run.save()
+    return not all_done
+
+
+def _programs(runs: list[Run]) -> tuple[RunGenerations, list[Projected]]:
+    """What does the generations of all runs, and what projects the center of each, compiled once
+    for all."""
+    lead, experiment = runs[0], runs[0].experiment
+    config = lead.config
+    varied = [
+        name
+        for name in traceable(config)
+        if len({attrgetter(name)(run.config) for run in runs}) > 1
+    ]
+    givens = [given(run.config, varied) for run in runs]
+
+    def due(number: int) -> bool:
+        return number % config.evaluation.every == 0 or number == config.last_generation
+
+    run_generations = make_run_generations(
+        experiment, lead.evaluate, lead.evaluate_center, due, givens
+    )
+
+    @jax.jit
+    def project(values: Values, state: State) -> tuple[Params, Array, Array | None]:
+        params, sparsity = projected(with_values(experiment, values), state)
+        searches = experiment.search is not None and config.search.space
+        return (
+            params,
+            sparsity,
+            edge_frequency(config, experiment.search, state) if searches else None,
+        )
+
+    return run_generations, [partial(project, told.values) for told in givens]
 
 
 def _is_true(told: object) -> bool:
@@ -256,16 +364,12 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
     evaluate = build_training(config, experiment)
     evaluate_center, close_center = make_evaluate_center(config, experiment)
 
-    def due(number: int) -> bool:
-        return number % config.evaluation.every == 0 or number == config.last_generation
-
     def close() -> None:
         close_center()
         if isinstance(evaluate, HostEvaluate):
             evaluate.close()
 
-    run_generations = make_run_generations(experiment, evaluate, evaluate_center, due)
-    return Run(config, experiment, policies, run_generations, close)
+    return Run(config, experiment, policies, evaluate, evaluate_center, close)
 
 
 def exists_already(folder: Path) -> str:

@@ -117,7 +117,7 @@ def test_a_run_that_dies_before_its_first_checkpoint_starts_anew(probe, tmp_path
 @pytest.mark.slow
 def test_a_kill_in_the_first_evaluation_leaves_a_run_to_go_on_with(probe, monkeypatch):
     with monkeypatch.context() as dying:
-        dying.setattr(train_module.Run, "_loop", lambda *args: 1 / 0)
+        dying.setattr(train_module, "_loop", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             quiet_train(probe)
     assert (Path(probe.out) / "checkpoints/0").is_dir()

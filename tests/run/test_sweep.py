@@ -9,9 +9,18 @@ import jax
 import numpy as np
 import pytest
 
-from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig, SparsityConfig
+from nesht_jax.run.checkpoint import Checkpoints
+from nesht_jax.run.config import (
+    AlgorithmConfig,
+    Config,
+    EvaluationConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    SparsityConfig,
+)
+from nesht_jax.run.policies import read_arrays
 from nesht_jax.run.record import Display
-from nesht_jax.run.sweep import Interrupted, check, planned, sweep, trained
+from nesht_jax.run.sweep import Interrupted, batches, check, planned, sweep, trained
 from nesht_jax.run.train import train
 
 SPARSE = Config(
@@ -171,3 +180,137 @@ def test_a_refused_run_of_more_generations_keeps_its_config(config, quiet):
     with pytest.raises(ValueError, match="more than 2"):
         trained(replace(config, generations=2), console=quiet)
     assert Path(config.folder, "config.yaml").read_bytes() == before
+
+
+# -------------------------------------------------------------------------------- side by side
+
+COUNTDOWN = replace(
+    SPARSE,
+    task="probe/countdown",
+    distractors=2,
+    policy=PolicyConfig(start="normal"),
+    sparsity=SparsityConfig(fraction=0.5, every=2),
+    generations=6,
+    checkpoint_every=3,
+)
+
+
+def with_(config, *, sigma=None, rate=None, **sparsity):
+    algorithm = config.algorithm if sigma is None else replace(config.algorithm, sigma=sigma)
+    optimizer = config.optimizer if rate is None else replace(config.optimizer, learning_rate=rate)
+    sparsity = replace(config.sparsity, **sparsity)
+    return replace(config, algorithm=algorithm, optimizer=optimizer, sparsity=sparsity)
+
+
+def left(result):
+    """All that a run leaves but times: rows, the last state's bits, policies of evaluations."""
+    rows = [row._replace(seconds=0) for row in result.rows]
+    state = result.state._replace(key=jax.random.key_data(result.state.key))
+    policies = read_arrays(result.folder)
+    arrays = [*jax.tree.leaves(state), *(policies[name] for name in sorted(policies))]
+    return rows, [np.asarray(array).tobytes() for array in arrays]
+
+
+def alone(config, folder, quiet):
+    return train(replace(config, out=str(folder / config.folder.name)), console=quiet)
+
+
+def sizes(bases, seeds=(0,), folder=Path("x")):
+    return [len(batch) for batch in batches(planned(bases, seeds=seeds, folder=folder))]
+
+
+def test_runs_that_differ_in_numbers_share_a_program():
+    numbers = [with_(SPARSE, sigma=0.1), with_(SPARSE, rate=0.1), with_(SPARSE, fraction=0.6)]
+    assert sizes([SPARSE, *numbers], seeds=[0, 1]) == [8]
+    assert sizes([with_(SPARSE, keep=k) for k in (1, 2, 3)]) == [3]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        DENSE,
+        with_(SPARSE, keep=3),
+        with_(SPARSE, every=3),
+        with_(SPARSE, fraction=1 / 3),  # which arithmetic in 32 bits might take for another
+        replace(SPARSE, distractors=2),
+        replace(SPARSE, generations=5),
+        replace(SPARSE, optimizer=OptimizerConfig("adam")),
+        replace(SPARSE, policy=PolicyConfig(hidden=(4,))),
+    ],
+)
+def test_runs_that_differ_in_more_do_not(other):
+    assert sizes([SPARSE, other], seeds=[0, 1]) == [2, 2]
+
+
+def test_a_fraction_of_a_quantile_rule_is_no_number_of_a_program():
+    fractions = [with_(SPARSE, rule="stale_quantile", fraction=f) for f in (0.5, 0.6)]
+    assert sizes(fractions, seeds=[0, 1]) == [2, 2]
+
+
+def test_runs_of_a_simulator_outside_jax_are_trained_one_after_another():
+    pytest.importorskip("envpool")
+    assert sizes([replace(SPARSE, task="envpool/Pendulum-v1")], seeds=range(3)) == [1, 1, 1]
+
+
+def test_side_by_side_are_no_more_than_fill_the_device(monkeypatch):
+    monkeypatch.setattr("nesht_jax.run.sweep.most_envs", lambda: 64)
+    assert sizes([replace(SPARSE, num_envs=16)], seeds=range(9)) == [3, 3, 3]
+    assert sizes([replace(SPARSE, num_envs=65)], seeds=range(2)) == [1, 1]
+    weights = SPARSE.algorithm.num_members * 11
+    monkeypatch.setattr("nesht_jax.run.sweep.STORED_ENTRIES", 2 * weights)
+    assert sizes([SPARSE], seeds=range(5)) == [2, 2, 1]
+
+
+@pytest.mark.parametrize("steps", [500, pytest.param(None, marks=pytest.mark.slow)])
+def test_a_run_beside_others_is_the_run_alone_bit_for_bit(tmp_path, quiet, steps):
+    """With a limit of steps some end before others."""
+    base = replace(COUNTDOWN, steps=steps, generations=None if steps else 6)
+    bases = [base, with_(base, sigma=0.2, rate=0.1, fraction=0.75)]
+    runs = list(sweep(bases, seeds=[0, 3], folder=tmp_path / "together", console=quiet))
+    ends = {result.rows[-1].generation for _, result in runs}
+    assert len(runs) == 4 and (ends == {6} if steps is None else len(ends) > 1)
+    for config, result in runs[1:3]:
+        assert left(result) == left(alone(config, tmp_path, quiet))
+
+
+@pytest.mark.slow
+def test_and_so_it_is_of_cart_poles(tmp_path, quiet):
+    pytest.importorskip("gymnax")
+    base = replace(
+        COUNTDOWN, task="gymnax/CartPole-v1", policy=PolicyConfig(hidden=(8,)), generations=12
+    )
+    base = replace(base, optimizer=OptimizerConfig("adam", 0.05))
+    runs = list(sweep([base], seeds=range(3), folder=tmp_path / "together", console=quiet))
+    for config, result in runs:
+        assert left(result) == left(alone(config, tmp_path, quiet))
+
+
+@pytest.mark.slow
+def test_where_a_simulator_sums_in_another_order_returns_differ_by_rounding(tmp_path, quiet):
+    """``probe/linear`` multiplies a vector: XLA computes that of a batch in another order."""
+    base = replace(SPARSE, generations=1, evaluation=EvaluationConfig(every=1, episodes=2))
+    runs = list(sweep([base], seeds=[0, 1], folder=tmp_path / "together", console=quiet))
+    for config, result in runs:
+        single = alone(config, tmp_path, quiet)
+        for one, other in zip(result.rows, single.rows, strict=True):
+            assert other.evaluation.mean == pytest.approx(one.evaluation.mean, rel=1e-5)
+        for one, other in zip(weights(result), weights(single), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_runs_that_are_cut_off_go_on_though_some_are_behind(tmp_path, quiet, monkeypatch):
+    folder, seeds = tmp_path / "cut", [0, 1, 2]
+    with monkeypatch.context() as patched:
+        interrupt_at(4, patched)
+        with pytest.raises(Interrupted):
+            list(sweep([COUNTDOWN], seeds=seeds, folder=folder, console=quiet))
+    paths = planned([COUNTDOWN], seeds=seeds, folder=folder)
+    assert all(len(files(path.folder)[0].splitlines()) == 1 + 4 for path in paths)
+    behind = Checkpoints(paths[1].folder / "checkpoints", create=False)
+    behind._manager.delete(4)
+    behind.close()
+    runs = list(sweep([COUNTDOWN], seeds=seeds, folder=folder, console=quiet))
+    assert [config.seed for config, _ in runs] == seeds
+    for config, result in runs:
+        assert left(result) == left(alone(config, tmp_path, quiet))

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 from argparse import Namespace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from nesht_jax.report.statistics import bootstrap_interval
 from nesht_jax.report.sweeps import SweptRun, combinations
 from nesht_jax.run import load
 from nesht_jax.run.cli import main
-from nesht_jax.run.cli.grid import read_grid, split_values
+from nesht_jax.run.cli.grid import read_grid, read_tuning, split_values
 from nesht_jax.run.cli.sweep import _print
 from nesht_jax.run.record import Display
+from nesht_jax.run.tuning import Range, check_folder, tune
 from nesht_jax.run.yaml import config_of, read_config
 
 SMALL = ["probe/linear", "--algorithm.num_members=8", "--generations=3", "--evaluation.episodes=2"]
@@ -202,7 +204,10 @@ def test_the_same_command_again_trains_nothing_and_shows_all(capsys, swept):
     after = contents(swept)
     changed = {path.name for path, made in before.items() if after[path] != made}
     assert changed <= {"run.json"} and "generation 3" not in told
-    assert "run 4 of 4: distractors 2, seed 1" in told and "probe/linear, 2 seeds" in told
+    assert (
+        "runs 3 to 4 of 4, side by side: distractors 2; seed 0, 1" in told
+        and "probe/linear, 2 seeds" in told
+    )
     for value in ("1", "2"):
         returns = [float(r["return"]) for r in table(swept) if r["distractors"] == value]
         low, high = bootstrap_interval([returns], np.mean)
@@ -220,7 +225,7 @@ def test_json_is_the_rows_and_nothing_else(capsys, swept):
     rows = json.loads(out)
     assert [str(row["return"]) for row in rows] == [row["return"] for row in table(swept)]
     assert [row["distractors"] for row in rows] == [1, 2, 1, 2]
-    assert "run 1 of 4" in err
+    assert "runs 1 to 2 of 4, side by side: distractors 1; seed 0, 1" in err
 
 
 @pytest.mark.slow
@@ -250,10 +255,10 @@ def test_a_sweep_that_is_cut_off_says_how_to_go_on_and_does(capsys, tmp_path, mo
 
 @pytest.mark.slow
 def test_ctrl_c_between_two_runs_is_no_traceback(capsys, tmp_path, monkeypatch):
-    def interrupted(config, *, console):
+    def interrupted(batch, *, console):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nesht_jax.run.sweep.trained", interrupted)
+    monkeypatch.setattr("nesht_jax.run.sweep.trained_together", interrupted)
     assert main(["sweep", *SMALL, f"--out={tmp_path / 'cut'}"]) == 130
     assert "go on with the same command" in capsys.readouterr().out
 
@@ -281,3 +286,111 @@ def test_a_table_that_is_wider_than_the_terminal_keeps_its_numbers_whole(capsys,
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     cells = ["gymnax/CartPole-v1", "none", "none", "none", "0"]
     assert ["0.0015625", *cells] in lines and ["0.003125", *cells] in lines
+
+
+# ------------------------------------------------------------------------------------- searches
+
+
+def test_a_search_reads_ranges_and_values_and_begins_with_the_given_settings():
+    options = {"optimizer.learning_rate": "1e-3..0.1", "policy.start": "normal,zero"}
+    options |= {"distractors": "1..3", "sparsity.fraction": "0.2", "seed": "2..3"}
+    found = read_tuning(Namespace(settings=["probe/linear"], **options))
+    rate, distractors = found.space["optimizer.learning_rate"], found.space["distractors"]
+    assert rate == Range(0.001, 0.1) and isinstance(distractors.low, int)
+    assert found.seeds == [2, 3] and found.options == {"sparsity.fraction": "0.2"}
+    default = config_of({"task": "probe/linear"})
+    assert found.first == {
+        "optimizer.learning_rate": default.optimizer.learning_rate,
+        "policy.start": default.policy.start,
+        "distractors": 1,  # of 0 the nearest
+    }
+    made = found.config(found.first | {"optimizer.learning_rate": 0.05, "policy.start": "normal"})
+    assert made.optimizer.learning_rate == 0.05 and made.policy.start == "normal"
+    assert made.sparsity.fraction == 0.2
+
+
+SPACE = {"rate": Range(0.001, 1.0), "kind": ["a", "b"], "size": Range(1, 4)}
+FIRST = {"rate": 0.5, "kind": "b", "size": 2}
+
+
+def searched(folder, trials, cut=None):
+    """The settings that were scored, in their order; best at rate 0.1 and kind a."""
+    told = []
+
+    def score(number, settings):
+        if number == cut:
+            raise KeyboardInterrupt
+        told.append(settings)
+        return -abs(np.log10(settings["rate"]) + 1) - (settings["kind"] == "b")
+
+    tune(folder, SPACE, first=FIRST, trials=trials, searched={"a": 1}, score=score)
+    return told
+
+
+def test_a_search_that_was_cut_off_goes_on_as_if_it_was_not(tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "whole").mkdir()
+    whole = searched(tmp_path / "whole", 25)
+    assert whole[0] == FIRST
+    for settings in whole:
+        assert 0.001 <= settings["rate"] <= 1 and settings["kind"] in "ab"
+        assert settings["size"] in (1, 2, 3, 4)
+    near = [abs(np.log10(s["rate"]) + 1) < 0.5 and s["kind"] == "a" for s in whole]
+    assert sum(near[15:]) > sum(near[:10])  # it has learned where the best is
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path, 25, cut=4)
+    assert searched(tmp_path, 12) == whole[:12]
+    assert searched(tmp_path, 25) == whole
+    check_folder(tmp_path, {"a": 1})
+    with pytest.raises(ValueError, match="holds another tuning"):
+        check_folder(tmp_path, {"a": 2})
+
+
+def test_a_folder_of_runs_is_no_folder_for_a_search(capsys, swept):
+    pytest.importorskip("optuna")
+    options = ["--distractors=1..2", f"--out={swept}", "--optuna=2"]
+    assert "holds runs of no tuning" in complaint(capsys, *SMALL, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--optuna=0", "--seed=0"], "a number of trials, at least 1, got 0"),
+        (["--optuna=few"], "a number of trials, at least 1, got few"),
+        (["--optuna=3"], "searches options that have a range or several values"),
+        (["--optuna=3", "--algorithm.sigma=0.2..0.1"], "a range that goes backwards, 0.2..0.1"),
+        (["--optuna=3", "--algorithm.sigma=-1..1"], "algorithm.sigma must be positive"),
+        (["--optuna=3", "--policy.start=zero,ones"], "must be one of normal, zero, got 'ones'"),
+        (["--optuna=3", "--generations=1..9"], "generations takes one value in a search, got 1..9"),
+    ],
+)
+def test_a_search_that_means_nothing_is_refused(capsys, tmp_path, options, message):
+    out = tmp_path / "search"
+    assert message in complaint(capsys, "probe/linear", *options, f"--out={out}")
+    assert not out.exists()
+
+
+def test_without_optuna_it_is_told_what_installs_it(capsys, tmp_path, monkeypatch):
+    def version(package):
+        raise PackageNotFoundError
+
+    monkeypatch.setattr("nesht_jax.run.tuning.version", version)
+    options = ["--optuna=2", "--algorithm.sigma=0.1,0.2", f"--out={tmp_path / 'search'}"]
+    assert "pip install 'nesht-jax[optuna]'" in complaint(capsys, "probe/linear", *options)
+
+
+@pytest.mark.slow
+def test_trials_are_ordinary_runs_on_every_seed(capsys, tmp_path):
+    pytest.importorskip("optuna")
+    argv = ["sweep", *SMALL, "--optimizer.learning_rate=0.001..0.1", "--seed=0..1"]
+    argv += [f"--out={tmp_path / 'search'}"]
+    assert main([*argv, "--optuna=1"]) == 0
+    assert main([*argv, "--optuna=2"]) == 0
+    rows = table(tmp_path / "search")
+    assert [row["seed"] for row in rows] == ["0", "1", "0", "1"]
+    assert [row["optimizer.learning_rate"] for row in rows[:2]] == ["0.002", "0.002"]
+    for row in rows:
+        config = read_config(tmp_path / "search" / row["run"])
+        assert config.optimizer.learning_rate == float(row["optimizer.learning_rate"])
+    assert "trial 2 of 2: optimizer.learning_rate" in capsys.readouterr().out
+    assert (tmp_path / "search" / "sweep.png").stat().st_size > 10_000

@@ -2,11 +2,17 @@
 
   nesht sweep CartPole-v1 --optimizer.learning_rate 0.01,0.03 --seed 0..4 --out sweeps/rates
   nesht sweep mine.yaml paper --policy.hidden [],[8],[64,64] --out sweeps/hidden
+  nesht sweep CartPole-v1 --optuna 20 --optimizer.learning_rate 0.001..0.1 --out sweeps/search
 
 It takes what `nesht train` takes, and every option may have several values, separated by commas, or
 be a range of whole numbers, both ends included. Commas within brackets separate nothing: [64,64] is
 one value. --out names the folder of the runs, which gets a table, sweep.csv, and a picture,
 sweep.png. The same command again goes on with what is there; more values or seeds are added to it.
+
+With --optuna N the values are not combined but searched, in N trials: of several values one is
+chosen, of a range any number of it. The first trial has the settings as they are without a search,
+or the nearest in the ranges. A trial is trained on each seed, and scored by the mean of their last
+returns.
 """
 
 import argparse
@@ -18,7 +24,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from signal import SIGINT, Signals
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,10 +37,11 @@ from nesht_jax.report.sweeps import (
     csv_table,
     in_words,
 )
-from nesht_jax.run.cli.grid import Grid, read_grid
+from nesht_jax.run.cli.grid import Grid, Tuning, read_grid, read_tuning
 from nesht_jax.run.cli.options import add_settings, refuse_unknown
 from nesht_jax.run.config import Config
 from nesht_jax.run.machine import keep_compilations
+from nesht_jax.run.tuning import check_folder, check_installed, tune
 from nesht_jax.run.yaml import write
 
 if TYPE_CHECKING:
@@ -50,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht sweep`` takes."""
     parser.usage = "nesht sweep [TASK | SETTINGS ...] [options] --out FOLDER"
     add_settings(parser)
+    parser.add_argument("--optuna", metavar="N", help="number of trials of a search by Optuna")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -59,11 +67,13 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     refuse_unknown(leftover)
     if "out" not in given:
         raise ValueError("name the folder of the runs, as in --out sweeps/mine")
+    if given.optuna is not None:
+        return _prepare_search(given, argv)
     grid, folder = read_grid(given), Path(given.out)
     keep_compilations()
     from rich.console import Console
 
-    from nesht_jax.run.sweep import Interrupted, check, planned
+    from nesht_jax.run.sweep import check, planned
 
     configs = planned(grid.bases, seeds=grid.seeds, folder=folder)
     # what simulators print must not stand among the JSON
@@ -73,35 +83,123 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=given.json)
 
-    def work() -> int:
-        try:
-            with quiet:
-                runs = _train(grid, configs, console)
-        except Interrupted as stopped:
-            return _stopped(console, stopped.signal, argv)
-        except KeyboardInterrupt:  # between two runs, or a second one
-            return _stopped(console, SIGINT, argv)
-        _conclude(runs, folder, _title(grid), None if given.json else console)
-        return 0
+    def train() -> list[SweptRun]:
+        with quiet:
+            return _train(grid, configs, console)
 
-    return work
+    tasks = dict.fromkeys(config.task for config in grid.bases)
+    title = f"{' and '.join(tasks)}, {_seeds(grid.seeds)}"
+    return lambda: _work(train, folder, title, console, argv, json=given.json)
+
+
+def _prepare_search(given: argparse.Namespace, argv: list[str]) -> Callable[[], int]:
+    """Reads the command of a search, and refuses it if its first trial would be refused."""
+    if not given.optuna.isdecimal() or int(given.optuna) < 1:
+        raise ValueError(f"--optuna must be a number of trials, at least 1, got {given.optuna}")
+    found, folder, trials = read_tuning(given), Path(given.out), int(given.optuna)
+    check_installed()
+    keep_compilations()
+    from rich.console import Console
+
+    from nesht_jax.run.sweep import check_runs, planned
+
+    check_folder(folder, found.searched())
+    first = found.config(found.first)
+    quiet = contextlib.redirect_stdout(sys.stderr) if given.json else contextlib.nullcontext()
+    with quiet:
+        check_runs(planned([first], seeds=found.seeds, folder=folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=given.json)
+
+    def train() -> list[SweptRun]:
+        with quiet:
+            return _tune(found, folder, trials, console)
+
+    title = f"{first.task}, {trials} trials, {_seeds(found.seeds)}"
+    return lambda: _work(train, folder, title, console, argv, json=given.json)
+
+
+def _work(
+    train: Callable[[], list[SweptRun]],
+    folder: Path,
+    title: str,
+    console: "Console",
+    argv: list[str],
+    *,
+    json: bool,
+) -> int:
+    """Trains and concludes, or says how to go on after a signal; gives the exit code."""
+    from nesht_jax.run.sweep import Interrupted
+
+    try:
+        runs = train()
+    except Interrupted as stopped:
+        return _stopped(console, stopped.signal, argv)
+    except KeyboardInterrupt:  # between two runs, or a second one
+        return _stopped(console, SIGINT, argv)
+    _conclude(runs, folder, title, None if json else console)
+    return 0
+
+
+def _tune(found: Tuning, folder: Path, trials: int, console: "Console") -> list[SweptRun]:
+    """Trains the trials of a search, or reads those that are done."""
+    from nesht_jax.run.cli.conclusion import say
+    from nesht_jax.run.sweep import sweep
+
+    for note in found.notes:
+        say(console, note)
+    runs: dict[Path, SweptRun] = {}
+
+    def score(number: int, settings: dict[str, Any]) -> float | None:
+        say(console, f"trial {number} of {trials}: {in_words(settings)}")
+        try:
+            swept = list(
+                sweep([found.config(settings)], seeds=found.seeds, folder=folder, console=console)
+            )
+        except ValueError as error:  # values that exclude each other
+            say(console, f"refused: {error}")
+            return None
+        for config, result in swept:
+            values = {name: attrgetter(name)(config) for name in found.space}
+            name = config.folder.name
+            runs[config.folder] = SweptRun(values, config.seed, name, result.rows, result.reading)
+        returns = [runs[config.folder].row()["return"] for config, _ in swept]
+        return None if None in returns else float(np.mean(returns))
+
+    told = found.searched()
+    tune(folder, found.space, first=found.first, trials=trials, searched=told, score=score)
+    return list(runs.values())
 
 
 def _train(grid: Grid, configs: list[Config], console: "Console") -> list[SweptRun]:
-    """Trains one run after another, or reads those that are done."""
+    """Trains the runs, those that share a program side by side, or reads those that are done."""
     from nesht_jax.run.cli.conclusion import say
-    from nesht_jax.run.sweep import trained
+    from nesht_jax.run.sweep import batches, trained_together
 
     for note in grid.notes:
         say(console, note)
-    runs = []
-    for number, config in enumerate(configs, start=1):
-        values = {name: attrgetter(name)(config) for name in grid.varied}
-        say(console, f"run {number} of {len(configs)}: {in_words(values | {'seed': config.seed})}")
-        result = trained(config, console=console)
-        name = config.folder.name
-        runs.append(SweptRun(values, config.seed, name, result.rows, result.reading))
-    return runs
+    found: dict[Path, SweptRun] = {}
+    for batch in batches(configs):
+        say(console, _which(grid, batch, first=len(found) + 1, number=len(configs)))
+        for config, result in zip(batch, trained_together(batch, console=console), strict=True):
+            values, name = _values(grid, config), config.folder.name
+            found[config.folder] = SweptRun(values, config.seed, name, result.rows, result.reading)
+    return [found[config.folder] for config in configs]
+
+
+def _values(grid: Grid, config: Config) -> dict[str, Any]:
+    """The values of the options that the sweep varies."""
+    return {name: attrgetter(name)(config) for name in grid.varied}
+
+
+def _which(grid: Grid, batch: list[Config], *, first: int, number: int) -> str:
+    """Says which runs are trained next."""
+    told = [_values(grid, config) | {"seed": config.seed} for config in batch]
+    if len(batch) == 1:
+        return f"run {first} of {number}: {in_words(told[0])}"
+    values = {name: dict.fromkeys(as_text(own[name]) for own in told) for name in told[0]}
+    words = "; ".join(f"{name} {', '.join(some)}" for name, some in values.items())
+    return f"runs {first} to {first + len(batch) - 1} of {number}, side by side: {words}"
 
 
 def _stopped(console: "Console", signal: Signals, argv: list[str]) -> int:
@@ -113,10 +211,8 @@ def _stopped(console: "Console", signal: Signals, argv: list[str]) -> int:
     return 128 + signal
 
 
-def _title(grid: Grid) -> str:
-    """What the table and the picture show, in one phrase."""
-    tasks = " and ".join(dict.fromkeys(config.task for config in grid.bases))
-    return f"{tasks}, {len(grid.seeds)} seed{'s' if len(grid.seeds) > 1 else ''}"
+def _seeds(seeds: list[int]) -> str:
+    return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
 
 
 def _conclude(runs: list[SweptRun], folder: Path, title: str, console: "Console | None") -> None:
