@@ -2,7 +2,7 @@
 
 import argparse
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def learn(
-    cases: Iterable[tuple[str, Config]], *, table: Path, runs: Path, episodes: int
+    cases: Iterable[tuple[str, Config]],
+    *,
+    table: Path,
+    runs: Path,
+    episodes: int,
+    more: Callable[[Result], Row] = lambda result: {},
 ) -> list[Row]:
     """Trains what the table lacks, and adds a row a run.
 
@@ -41,6 +46,7 @@ def learn(
         table: CSV file; rows that are there stand, whatever made them.
         runs: folder of the run folders, where what was cut off goes on.
         episodes: fresh episodes of the final center.
+        more: what else a row tells.
     """
     written = Table(table, kept(table))
     done = {tuple(str(row[name]) for name in KEY) for row in written.rows}
@@ -56,7 +62,8 @@ def learn(
             continue
         folder = runs / f"{config.folder.name}-{method}"
         config = replace(config, out=str(folder))
-        written.add(named | measure(config, trained(config), episodes))
+        result = trained(config)
+        written.add(named | more(result) | measure(config, result, episodes))
     return written.rows
 
 

@@ -22,6 +22,7 @@ from tables import rows_of
 from nesht_jax import make_config, make_task
 from nesht_jax.policy.size import size_of
 from nesht_jax.run.config import Config
+from nesht_jax.run.train import Result
 from nesht_jax.run.yaml import merge
 
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -70,7 +71,8 @@ STEPS = {"Swimmer": 2e6}
 def main() -> None:
     """Writes both tables."""
     options = _options()
-    rows = learn(_cases(options), table=options.out, runs=options.runs, episodes=options.episodes)
+    where = {"table": options.out, "runs": options.runs, "episodes": options.episodes}
+    rows = learn(_cases(options), more=proposals, **where)
     write(options.out.with_stem(f"{options.out.stem}_summary"), summarize(rows))
 
 
@@ -83,6 +85,13 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
                     config = settings(task, search, options.hidden, controller, options.steps)
                     method = f"{search} {options.hidden} {controller}"
                     yield method, replace(config, seed=seed)
+
+
+def proposals(result: Result) -> Row:
+    """Tells what the center earned with the architectures proposed last, in training."""
+    told = [row.center_fitness for row in result.rows if row.center_fitness is not None]
+    last = told[-max(1, len(told) // 20) :]
+    return {"proposals": round(fmean(last), 1) if last else ""}
 
 
 def robot(task: str) -> str:
@@ -127,6 +136,7 @@ def summarize(rows: list[Row]) -> list[Row]:
                 "million_steps": round(fmean(float(run["steps"]) for run in runs) * 1e-6, 2),
                 "return_mean": round(fmean(returns), 1),
                 "deviation": round(stdev(returns), 1) if len(returns) > 1 else "",
+                "proposals_mean": _mean([run["proposals"] for run in runs]),
                 "return_low": round(min(returns), 1),
                 "return_high": round(max(returns), 1),
                 "weights": _weights(task, search, int(hidden)),
@@ -135,6 +145,11 @@ def summarize(rows: list[Row]) -> list[Row]:
             }
         )
     return table
+
+
+def _mean(values: list[Any]) -> Any:
+    told = [float(value) for value in values if value != ""]
+    return round(fmean(told), 1) if told else ""
 
 
 def _weights(task: str, search: str, hidden: int) -> Any:
