@@ -60,10 +60,10 @@ def sweep(
 
 
 def planned(bases: Iterable[Config], *, seeds: Iterable[int], folder: Path) -> list[Config]:
-    """Lists the runs of a sweep in the order of their training, each with its folder.
+    """Lists the runs of a sweep, each with its folder.
 
-    All configs are trained on one seed before any is on the next, so that a sweep that is cut off
-    has something of everything.
+    All configs on one seed come before any on the next, so that a sweep whose runs share no program
+    has something of everything when it is cut off.
 
     Args:
         bases: configs, which must differ in more than their generations; ``seed`` and ``out`` of
