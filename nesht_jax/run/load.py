@@ -47,6 +47,11 @@ class TrainedPolicy:
         action = jnp.argmax(action) if self.task.discrete else action
         return action if isinstance(observation, jax.Array) else np.asarray(action)
 
+    @property
+    def mask(self) -> Params:
+        """Whether each weight takes part, as it is not 0; shaped like ``params``."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf) != 0, self.params)
+
     def scores(self, observation: Float[Any, " o"]) -> Float[np.ndarray, " a"]:
         """What the network says of one observation, which suites take: of choices their scores."""
         return np.asarray(self._apply(jnp.asarray(observation, jnp.float32)))

@@ -241,7 +241,7 @@ def test_runs_that_differ_in_numbers_share_a_program():
     [
         DENSE,
         with_(SPARSE, keep=3),
-        with_(SPARSE, every=3),
+        with_(SPARSE, every=5),
         with_(SPARSE, fraction=1 / 3),  # which arithmetic in 32 bits might take for another
         replace(SPARSE, distractors=2),
         replace(SPARSE, generations=5),
