@@ -98,9 +98,11 @@ def es_enas(
     def ask(state: State) -> Params:
         return jax.vmap(member, (None, 0))(state, everybody)
 
-    def edges(state: State, i: Int[Array, ""]) -> Int[Array, ""]:
-        living = structure.edges(propose(state, i), theta(state, i))
-        return living.sum(dtype=jnp.int32)
+    def facts(state: State, i: Int[Array, ""]) -> Any:
+        """Architecture of member i, its hash, and how many entries of its kernels live."""
+        architecture = propose(state, i)
+        living = structure.edges(architecture, theta(state, i)).sum(dtype=jnp.int32)
+        return architecture, _hash(controller.canonical(architecture)), living
 
     def tell(
         state: State, fitness: Float[Array, " p"], *, observed: Any = None
@@ -111,12 +113,10 @@ def es_enas(
         if all is.
         """
         fitness, now = checked_fitness(fitness, total), state.generation
-        sizes = jax.vmap(edges, (None, 0))(state, everybody)
+        architectures, hashes, sizes = jax.vmap(facts, (None, 0))(state, everybody)
         goal = fitness if weights_objective is None else weights_objective(fitness, sizes, now)
         told, info = algorithm.tell(state, goal[:num_members], observed=observed)
 
-        architectures = jax.vmap(propose, (None, 0))(state, everybody)
-        hashes = jax.vmap(lambda i: _hash(controller.canonical(propose(state, i))))(everybody)
         goal = identity(fitness if objective is None else objective(fitness, sizes, now))
         key = jax.random.fold_in(generation_keys(state)[0], UPDATE)
         if samples is not None:
