@@ -49,6 +49,7 @@ from nesht_jax.run.generations import (
     make_run_generations,
 )
 from nesht_jax.run.interrupt import Stop, stop_signals
+from nesht_jax.run.policies import NAME as POLICIES
 from nesht_jax.run.policies import Learned, Policies, read_arrays
 from nesht_jax.run.provenance import Sitting
 from nesht_jax.run.reading import reading, size_in_words, wiring
@@ -314,12 +315,7 @@ def _programs(runs: list[Run]) -> tuple[RunGenerations, list[Projected]]:
     @jax.jit
     def project(values: Values, state: State) -> tuple[Params, Array, Array | None]:
         params, sparsity = projected(with_values(experiment, values), state)
-        searches = experiment.search is not None and config.search.space
-        return (
-            params,
-            sparsity,
-            edge_frequency(config, experiment.search, state) if searches else None,
-        )
+        return params, sparsity, edge_frequency(config, experiment.search, state)
 
     return run_generations, [partial(project, told.values) for told in givens]
 
@@ -434,7 +430,8 @@ def _draw(config: Config, experiment: Experiment, result: Result, params: Params
 def _draw_search(config: Config, result: Result, wires: Wiring) -> None:
     title = f"{config.task} ×{config.distractors}, {config.method}"
     wiring_picture(wires, result.folder / "architecture.png", title=title)
-    if not {"edges", "mask"} & set(config.search.space):
+    chooses_edges = {"edges", "mask"} & set(config.search.space)
+    if not chooses_edges or not (result.folder / POLICIES).is_file():
         return
     arrays = read_arrays(result.folder)
     proposed = Proposed(arrays["generation"], arrays["edges"])
