@@ -9,7 +9,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # one program compiles once for all tests, workers and the processes they start
     CACHE = tempfile.mkdtemp()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # JAX's default is 1
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 import jax  # noqa: E402  (it reads the variable once)
@@ -17,18 +16,6 @@ import jaxtyping  # noqa: E402  (after JAX)
 import pytest  # noqa: E402  (after JAX)
 
 jaxtyping.install_import_hook("nesht_jax", "beartype.beartype")
-
-CORE = {"es", "policy", "sparse"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def light_compilation(request):
-    """Most of the time of the tests is XLA's: where simulators are compiled it may do less. The
-    core, and every process that a test starts, compile as users' do."""
-    option = "jax_disable_most_optimizations"
-    jax.config.update(option, request.path.parent.name not in CORE)
-    yield
-    jax.config.update(option, False)
 
 
 @pytest.fixture(autouse=True)

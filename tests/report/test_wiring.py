@@ -59,7 +59,7 @@ def test_entries_that_share_a_weight_have_one_color():
     kernel = np.array([[0.5, -1.0], [0.5, 2.0], [2.0, -1.0]])
     pixels = drawn(Wiring((("a", "b", "c"), ("d", "e")), (kernel,), colors=3))
     colors, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-    vivid = (np.ptp(colors, axis=1) > 80) & (counts > 500)
+    vivid = (np.ptp(colors, axis=1) > 30) & (counts > 500)
     assert vivid.sum() == 3
 
 
