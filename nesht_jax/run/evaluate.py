@@ -180,7 +180,9 @@ def played(
     if mask is None:
         mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), weights)
     living = structure.living(architecture, weights, mask)
-    return structure.materialize(architecture, weights), sparsity_of(living)
+    made = structure.materialize(architecture, weights)
+    # a closed gate leaves a number near 0, and what says which function a unit has is no weight
+    return made | zero_dead({name: made[name] for name in living}, living), sparsity_of(living)
 
 
 class RunScore(NamedTuple):

@@ -143,6 +143,19 @@ def test_nothing_is_added_where_nothing_is_searched(tmp_path, quiet):
     assert "edges" not in read_arrays(done.folder)
 
 
+def test_what_is_behind_a_closed_gate_is_not_read(tmp_path, quiet):
+    """W · sigmoid(Γ/α) is near 0 there, not 0."""
+    policy = PolicyConfig(hidden=(4,), kernel="masked", start="normal")
+    config = replace(SEARCHED, search=SearchConfig(), policy=policy, out=str(tmp_path / "run"))
+    done = train(config, console=quiet)
+    gates = [np.asarray(done.state.params[f"layer{n}"]["gate"]) > 0 for n in (0, 1)]
+    kernels = [load(done.folder).params[f"layer{n}"]["kernel"] for n in (0, 1)]
+    for gate, kernel in zip(gates, kernels, strict=True):
+        np.testing.assert_array_equal(np.asarray(kernel) != 0, gate)
+    entries, opened = 84, sum(int(gate.sum()) for gate in gates)
+    assert done.rows[-1].evaluation.sparsity == pytest.approx((entries - opened) / (entries + 5))
+
+
 def test_thresholding_goes_with_a_search(tmp_path, quiet):
     """What H_k zeroes is dead in every architecture."""
     sparsity = SparsityConfig(fraction=0.5, every=1, exempt_bias=True)
