@@ -60,6 +60,25 @@ def nes_gradient(
     )
 
 
+def signal_to_noise(
+    g: Params, weights: Float[Array, " n"], sigma: float | Float[Array, ""]
+) -> Float[Array, ""]:
+    """Computes the mean over the weights of |σ g| / (√n ‖w‖₂).
+
+    σ g / n is the mean of the n samples w_j ε_j, and ‖w‖₂ / √n their standard deviation, but for
+    what the mean explains of it: as ε_j has variance 1, whatever w. 0 where all w_j are 0.
+
+    Args:
+        g: NES gradient.
+        weights: weight of each direction, as ``nes_gradient`` was given.
+        sigma: σ, likewise.
+    """
+    leaves = jax.tree.leaves(g)
+    mean = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves) / sum(leaf.size for leaf in leaves)
+    noise = jnp.sqrt(jnp.float32(weights.size)) * jnp.linalg.norm(weights)
+    return (sigma * mean / jnp.where(noise > 0, noise, jnp.inf)).astype(jnp.float32)
+
+
 def _weighted_sum(weights: Float[Array, " n"], noise: Params) -> Params:
     """Σ_j w_j ε_j, in float32 at least.
 

@@ -62,6 +62,8 @@ class Info(NamedTuple):
             optimizer state was not finite.
         dropped_moments: whether the moments of the generation were left out, as they overflowed.
         gradient_norm: ‖g‖₂, in units of utility per unit of params.
+        gradient_snr: |mean| over deviation, in the mean over the weights, of w_j ε_j, what n single
+            directions say of a weight; chance alone makes it 0.8/√n.
         params_norm: ‖θ‖₂ after the update.
         sparsity: fraction of weights that do not live after the update, by the optimizer's mask.
         sigma: σ of this generation.
@@ -80,6 +82,7 @@ class Info(NamedTuple):
     skipped: Bool[Array, ""]
     dropped_moments: Bool[Array, ""]
     gradient_norm: Float[Array, ""]
+    gradient_snr: Float[Array, ""]
     params_norm: Float[Array, ""]
     sparsity: Float[Array, ""]
     sigma: Float[Array, ""]
@@ -160,6 +163,8 @@ def nesht(
         """The state before the first generation; ``key`` seeds the whole run."""
         params = checked_params(params)
         optimizer_state = optimizer.init(params)
+        if (mask := mask_of(optimizer_state, params)) is not None:
+            params = jax.tree.map(lambda p, lives: jnp.where(lives, p, 0), params, mask)
         if rank is not None and support_of(optimizer_state, params) is not None:
             raise ValueError(f"rank must be None where not all weights are perturbed, got {rank}")
         return State(key, jnp.zeros((), jnp.int32), params, optimizer_state, moments)
@@ -224,6 +229,7 @@ def nesht(
             skipped=skipped,
             dropped_moments=dropped,
             gradient_norm=optax.tree.norm(g),
+            gradient_snr=gradient.signal_to_noise(g, weights, sigma_now),
             params_norm=optax.tree.norm(params),
             sparsity=sparsity_of(mask_of(optimizer_state, params)),
             sigma=sigma_now,

@@ -1,5 +1,6 @@
 """What a policy of dense layers takes to write down: numbers, bits, and how much less than all."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
@@ -77,3 +78,35 @@ def size_of(
 
 def _bits(alternatives: int) -> int:
     return math.ceil(math.log2(max(alternatives, 1)))
+
+
+def dense_twin(widths: Sequence[int], weights: int) -> tuple[int, ...]:
+    """Finds the dense network that has about as many weights as a sparse one: all hidden layers
+    narrower by one factor.
+
+    Args:
+        widths: sizes of inputs, hidden layers and outputs of the sparse network.
+        weights: number of its living weights, biases included.
+
+    Returns:
+        Sizes of inputs, hidden layers and outputs, of the u ∈ (0, 1] whose hidden layers of
+        max(1, ⌊u w⌋) units bring the number of weights, biases included, nearest to ``weights``.
+
+    Raises:
+        ValueError: if there is no hidden layer to be made narrower.
+
+    Reference: Graesser et al. 2022 (arXiv 2206.10369), section 3; code (rigl): widths.
+    """
+    first, *hidden, last = widths
+    if not hidden:
+        raise ValueError("a dense twin needs a hidden layer that can be narrower")
+    widest = max(hidden)
+    twins = (
+        (first, *(max(1, width * units // widest) for width in hidden), last)
+        for units in range(1, widest + 1)
+    )
+    return min(twins, key=lambda twin: abs(_num_weights(twin) - weights))
+
+
+def _num_weights(widths: Sequence[int]) -> int:
+    return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(widths))

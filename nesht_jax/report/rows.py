@@ -60,6 +60,7 @@ class Row(NamedTuple):
     skipped: bool = False
     dropped_moments: bool = False
     gradient_norm: float | None = None
+    gradient_snr: float | None = None
     params_norm: float | None = None
     sparsity: float | None = None
     sigma: float | None = None

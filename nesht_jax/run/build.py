@@ -46,6 +46,7 @@ class Stream(IntEnum):
     REFERENCES = 2
     FINAL = 3
     REPORT = 4
+    MASKS = 5
 
 
 def stream(seed: int, which: Stream) -> int:
@@ -80,7 +81,7 @@ def given(config: Config, names: Sequence[str] = ()) -> Given:
 def traceable(config: Config) -> tuple[str, ...]:
     """Lists the options whose values a program can take as arguments, seed left out."""
     chosen, names = config.sparsity, ["algorithm.sigma", "optimizer.learning_rate"]
-    if chosen.cuts and chosen.rule == "top_k" and chosen.scope != "erdos_renyi_kernel":
+    if chosen.thresholds and chosen.rule == "top_k" and chosen.scope != "erdos_renyi_kernel":
         by_count = chosen.keep is not None
         if by_count or chosen.fraction == round(chosen.fraction, 6):  # see num_kept_of_array
             names.append("sparsity.keep" if by_count else "sparsity.fraction")
@@ -137,7 +138,7 @@ def build(config: Config) -> Experiment:
     if projection is not None:
         check_kept(config, task, projection, params)
         check_power(config, projection, params)
-    algorithm = build_algorithm(config, projection, params, search)
+    algorithm = build_algorithm(config, policy, projection, params, search)
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
     return Experiment(
@@ -155,6 +156,7 @@ def build(config: Config) -> Experiment:
 
 def build_algorithm(
     config: Config,
+    policy: Policy,
     projection: Projection | None,
     params: Params,
     search: Search | None,
@@ -164,7 +166,14 @@ def build_algorithm(
     algorithm = nesht(
         num_members=config.algorithm.num_members,
         sigma=sigma_schedule(config, values),
-        optimizer=build_optimizer(config, projection, params, values),
+        optimizer=build_optimizer(
+            config,
+            policy.layers,
+            projection,
+            params,
+            key=jax.random.key(stream(config.seed, Stream.MASKS), impl="threefry2x32"),
+            values=values,
+        ),
         mirrored=config.algorithm.mirrored,
         rank=config.algorithm.rank,
         shaping=build_shaping(config),
@@ -176,9 +185,9 @@ def with_values(experiment: Experiment, values: Values) -> Experiment:
     """Gives the experiment with these values in place of those of its config; its state stays."""
     if not values:
         return experiment
-    config, params = experiment.config, experiment.state.params
-    projection = build_projection(config.sparsity, experiment.policy.layers, params, values)
-    algorithm = build_algorithm(config, projection, params, experiment.search, values)
+    config, policy, params = experiment.config, experiment.policy, experiment.state.params
+    projection = build_projection(config.sparsity, policy.layers, params, values)
+    algorithm = build_algorithm(config, policy, projection, params, experiment.search, values)
     return experiment._replace(projection=projection, algorithm=algorithm)
 
 

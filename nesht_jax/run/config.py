@@ -117,24 +117,30 @@ class SparsityConfig(Section):
     """What keeps the policy sparse: the last transformation of the optimizer.
 
     Args:
-        method: "hard_threshold" keeps the largest weights (NESHT); "none" keeps all (NES), as a
-            fraction of 0 does.
+        method: "hard_threshold" keeps the largest weights (NESHT). Those of sparse training have
+            masks over kernels, biases apart: "static" draws which weights live, once; "set" drops
+            the smallest and grows others at random, "rigl" where the gradient is largest;
+            "pruning" begins with all, and drops the smallest from begin to end. "none" keeps all
+            (NES), as a fraction of 0 does.
         unit: what is kept or zeroed as one: a "weight", or a "row": all weights of an input, or of
             an input channel of filters, by their Euclidean norm.
         fraction: fraction β of the weights, or rows, that is zeroed.
         keep: number k of weights, or rows, that is kept, instead of a fraction; null: by fraction.
-        begin: updates before the first thresholding; with rule significance it comes sooner, from a
-            quarter of them on, once three weights, or rows, are significant.
+        begin: updates before the first thresholding, or change of masks; with rule significance it
+            comes sooner, from a quarter of them on, once three weights, or rows, are significant.
         end: updates after which none thresholds: what is zero then stays zero, and only what lives
-            is trained on; null: no end.
-        every: updates between two thresholdings: updates begin + 1, begin + 1 + every, ...
-            threshold.
+            is trained on; null: no end. Pruning needs one.
+        every: updates between two thresholdings, or changes: updates begin + 1, begin + 1 + every,
+            ... threshold.
+        drop: fraction of the living weights that set and rigl drop at first; it falls to 0 up to
+            end, by a half cosine, or stays where there is none.
         explore: share of the dead weights that generations perturb, drawn anew with each
             thresholding. 1: all, as NESHT does. Perturbed weights of irrelevant inputs make actions
-            random, so where inputs are many a tenth or less finds the relevant ones sooner.
+            random, so where inputs are many a tenth or less finds the relevant ones sooner. Methods
+            with masks take 1 or 0; rigl perturbs all where the gradient says what grows.
         scope: which weights compete for the places: "all" together; those of one "layer", each with
             the same fraction; those of one kernel, with fractions by "erdos_renyi_kernel", biases
-            left alone.
+            left alone, as methods with masks leave them anyway.
         layers: layers that take part: first, last, or names as layer0; none means all, and of rows
             the first.
         exempt_bias: biases are never zeroed.
@@ -146,13 +152,14 @@ class SparsityConfig(Section):
     """
 
     PREFIX = "sparsity."
-    method: Literal["hard_threshold", "none"] = "hard_threshold"
+    method: Literal["hard_threshold", "static", "pruning", "set", "rigl", "none"] = "hard_threshold"
     unit: Literal["weight", "row"] = "weight"
     fraction: float = 0.0
     keep: int | None = None
     begin: int = 0
     end: int | None = None
     every: int = 10
+    drop: float = 0.3
     explore: float = 1.0
     scope: Literal["all", "layer", "erdos_renyi_kernel"] = "all"
     layers: tuple[str, ...] = ()
@@ -175,13 +182,41 @@ class SparsityConfig(Section):
             raise ValueError(f"sparsity.explore must be in [0, 1], got {self.explore}")
         if not 0 < self.level < 1:
             raise ValueError(f"sparsity.level must be in (0, 1), got {self.level}")
+        if not 0 <= self.drop <= 1:
+            raise ValueError(f"sparsity.drop must be in [0, 1], got {self.drop}")
         self._check_together()
+        if self.has_masks:
+            self._check_masks()
 
     @property
     def cuts(self) -> bool:
         """Whether any weight may be zeroed."""
         counts = self.keep is not None or self.rule == "significance"
         return self.method != "none" and (counts or self.fraction > 0)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the method is one of sparse training, whose masks change by their own rule."""
+        return self.method in ("static", "pruning", "set", "rigl")
+
+    @property
+    def thresholds(self) -> bool:
+        """Whether weights are zeroed by thresholding the center."""
+        return self.cuts and not self.has_masks
+
+    def _check_masks(self) -> None:
+        """Refuses what goes with thresholding alone."""
+        method = f"sparsity.method {self.method}"
+        if self.unit == "row" or self.rule != "top_k":
+            raise ValueError(f"{method} goes with unit weight and rule top_k")
+        if self.explore not in (0, 1):
+            raise ValueError(f"{method} takes sparsity.explore 0 or 1, got {self.explore}")
+        if self.method == "pruning" and self.end is None:
+            raise ValueError("sparsity.method pruning needs sparsity.end, its last update")
+        if self.keep is not None and self.scope != "all":
+            raise ValueError(f"{method}: sparsity.keep goes with scope all, got {self.scope}")
+        if self.forget_moments:
+            raise ValueError(f"{method} always forgets moments: leave sparsity.forget_moments out")
 
     def _check_together(self) -> None:
         """Refuses options that exclude each other."""
@@ -407,10 +442,27 @@ class Config(Section):
         self._whole(0, "distractors", "seed")
         if self.structured:
             self._check_structure()
+        if self.sparsity.cuts and self.sparsity.has_masks and self.generations is not None:
+            self._check_within_run(self.generations)
+
+    def _check_within_run(self, generations: int) -> None:
+        """Refuses masks that change beyond the run."""
+        chosen = self.sparsity
+        name = "end" if chosen.method == "pruning" else "every"
+        last = getattr(chosen, name)
+        if chosen.method != "static" and last > generations:
+            raise ValueError(
+                f"sparsity.{name} must be at most the {generations} generations, got {last}"
+            )
 
     def _check_structure(self) -> None:
         """Refuses what does not go with structured kernels, or with a search."""
         searched = set(self.search.space)
+        if self.sparsity.cuts and self.sparsity.has_masks:
+            raise ValueError(
+                f"sparsity.method {self.sparsity.method} is for plain dense kernels: leave "
+                "search.space and policy.kernel out"
+            )
         if self.algorithm.rank is not None:
             raise ValueError(
                 "algorithm.rank must be null where an architecture is searched or kernels have a "
@@ -458,7 +510,9 @@ class Config(Section):
     @property
     def method(self) -> str:
         """What the algorithm is called in the literature."""
-        weights = "NESHT" if self.sparsity.cuts else "NES"
+        masks = {"static": "static", "pruning": "pruning", "set": "SET", "rigl": "RigL"}
+        own = "NESHT" if self.sparsity.thresholds else f"NES-{masks.get(self.sparsity.method)}"
+        weights = own if self.sparsity.cuts else "NES"
         return f"{weights}-ENAS" if self.search.space else weights
 
     @property

@@ -1,6 +1,7 @@
 """The optimizer of a config: weight decay, any optimizer of optax, and what keeps params sparse."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
@@ -8,14 +9,15 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from nesht_jax.envs.catalog import nearest
 from nesht_jax.es.clipup import clipup
 from nesht_jax.run.config import Config, OptimizerConfig, SparsityConfig
-from nesht_jax.sparse.distribution import erdos_renyi_kernel
+from nesht_jax.sparse.distribution import erdos_renyi_kernel, kernel_shapes, uniform
 from nesht_jax.sparse.hard_thresholding import masked_moments, sparsify
 from nesht_jax.sparse.projection import Projection, make_projection
+from nesht_jax.sparse.rewiring import magnitude_pruning, rigl, set_, static
 from nesht_jax.sparse.top_k import num_kept
 from nesht_jax.types import Layer, Params, Task
 
@@ -40,7 +42,7 @@ def build_projection(
     Raises:
         ValueError: if a layer is named that the policy does not have.
     """
-    if not chosen.cuts:
+    if not chosen.thresholds:
         return None
     if chosen.unit == "row" and not chosen.layers:
         if not layers:
@@ -151,16 +153,21 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
 
 def build_optimizer(
     config: Config,
+    layers: tuple[Layer, ...],
     projection: Projection | None,
     params: Params,
+    *,
+    key: Key[Array, ""],
     values: Mapping[str, Array] | None = None,
 ) -> optax.GradientTransformation:
-    """Chains weight decay -> optimizer -> sparsity.
+    """Chains weight decay -> optimizer -> sparsity; a method with masks goes around the first two.
 
     Args:
         config: config of the run.
-        projection: what makes params sparse; None if nothing does.
+        layers: layers of the policy.
+        projection: what thresholds params; None if nothing does.
         params: params of the policy.
+        key: key of the masks.
         values: see ``build_projection``.
 
     Raises:
@@ -184,12 +191,56 @@ def build_optimizer(
                 )
             )
         optimizer = optax.chain(*parts)
+        if config.sparsity.cuts and config.sparsity.has_masks:
+            optimizer = _with_masks(optimizer, config.sparsity, layers, params, key)
         if projection is not None and config.sparsity.forget_moments:
             optimizer = masked_moments(optimizer)
         jax.eval_shape(lambda p: _one_step(optimizer, p), params)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"optimizer {chosen.name} cannot be used: {error}") from error
     return optimizer
+
+
+def _with_masks(
+    optimizer: optax.GradientTransformation,
+    chosen: SparsityConfig,
+    layers: tuple[Layer, ...],
+    params: Params,
+    key: Key[Array, ""],
+) -> optax.GradientTransformation:
+    keep, living_only = num_living(chosen, layers, params), chosen.explore == 0
+    common = {"keep": keep, "living_only": living_only}
+    times = {"every": chosen.every, "begin": chosen.begin, "end": chosen.end}
+    if chosen.method == "static":
+        return static(optimizer, key=key, **common)
+    if chosen.method == "pruning":
+        return magnitude_pruning(optimizer, **common, **times)
+    make = {"set": set_, "rigl": rigl}[chosen.method]
+    return make(optimizer, key=key, drop=chosen.drop, **common, **times)
+
+
+def num_living(
+    chosen: SparsityConfig, layers: tuple[Layer, ...], params: Params
+) -> int | dict[str, int]:
+    """Computes how many weights a method with masks lets live, over all kernels or of each.
+
+    Raises:
+        ValueError: if a layer is named that the policy does not have, or one is left no weight.
+    """
+    everything = kernel_shapes(params)
+    named = _layers_named(chosen, layers)
+    shapes = {layer.kernel: everything[layer.kernel] for layer in named} or everything
+    total = sum(map(math.prod, shapes.values()))
+    number = num_kept(total, chosen.fraction) if chosen.keep is None else min(chosen.keep, total)
+    if chosen.scope == "erdos_renyi_kernel":
+        return erdos_renyi_kernel(shapes, number)
+    if chosen.scope == "layer":
+        return uniform(shapes, number)
+    if len(shapes) == len(everything):
+        return number
+    if len(shapes) > 1:
+        raise ValueError("sparsity.layers: some of several layers cannot share scope all")
+    return dict.fromkeys(shapes, number)
 
 
 def _one_step(optimizer: optax.GradientTransformation, params: Params) -> Params:

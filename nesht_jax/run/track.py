@@ -28,6 +28,7 @@ GROUPS = {
     "dropped_moments": "train",
     "sigma": "train",
     "gradient_norm": "weights",
+    "gradient_snr": "weights",
     "params_norm": "weights",
     "sparsity": "weights",
     "center_fitness": "search",

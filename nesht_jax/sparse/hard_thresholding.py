@@ -144,14 +144,19 @@ def sparsify(
         is_last = end is not None and state.updates + period >= end
 
         def decide() -> tuple[Params, Params, Params | None, Params | None]:
-            moved = jax.tree.map(_step, steps, before, movable)
+            moved = jax.tree.map(step_or_zero, steps, before, movable)
             after = optax.apply_updates(before, moved)
             stays = projection.stays(after, before, state.walk)
             if end is not None:
                 lives = projection.mask(after, before, state.walk)
                 stays = _where(is_last, lives, stays)
             walk = projection.walk(after, stays, state.walk)
-            decided = jax.tree.map(_step, moved, before, stays), stays, next_support(stays), walk
+            decided = (
+                jax.tree.map(step_or_zero, moved, before, stays),
+                stays,
+                next_support(stays),
+                walk,
+            )
             if projection.ready is None:
                 return decided
             is_ready = (state.updates >= begin) | projection.is_ready(after, state.walk)
@@ -168,7 +173,12 @@ def sparsify(
             return _where(is_last, projection.support(before, stays, jax.random.key(0), 0.0), tried)
 
         def leave() -> tuple[Params, Params, Params | None, Params | None]:
-            return jax.tree.map(_step, steps, before, movable), movable, state.support, state.walk
+            return (
+                jax.tree.map(step_or_zero, steps, before, movable),
+                movable,
+                state.support,
+                state.walk,
+            )
 
         if decides_always:
             updates, mask, support, walk = decide()
@@ -184,7 +194,8 @@ def sparsify(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _step(update: Array, param: Array, alive: Bool[Array, "..."]) -> Array:
+def step_or_zero(update: Array, param: Array, alive: Bool[Array, "..."]) -> Array:
+    """Gives the update of a living weight, and the one that takes a dead weight to an exact 0."""
     # -p, not a difference of sums: p + (-p) is an exact zero
     return jnp.where(alive, update, -param)
 
@@ -225,9 +236,20 @@ def masked_moments(
 
 def _forget(state: Any, mask: Params) -> Any:
     """Zeroes, in an optimizer's state, the moments of dead weights."""
+    return with_fresh_moments(state, jax.tree.map(jnp.zeros_like, state), mask)
+
+
+def with_fresh_moments(state: Any, fresh: Any, mask: Params) -> Any:
+    """Replaces, in an optimizer's state, the moments of weights where a mask is False.
+
+    Args:
+        state: state of an optimizer.
+        fresh: another state of it, from which the moments are taken.
+        mask: pytree like params of bool arrays.
+    """
     alive = dict(jax.tree_util.tree_flatten_with_path(mask)[0])
 
-    def forget(path: tuple[Any, ...], leaf: Any) -> Any:
+    def renewed(path: tuple[Any, ...], leaf: Any, new: Any) -> Any:
         if isinstance(leaf, SparseState) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             return leaf
         # by path, as optax.tree.map_params fails on partitioned states and factored moments
@@ -235,8 +257,8 @@ def _forget(state: Any, mask: Params) -> Any:
         lives = next((alive[end] for end in ends if end in alive), None)
         if lives is None or lives.shape != leaf.shape:
             return leaf
-        return jnp.where(lives, leaf, 0)
+        return jnp.where(lives, leaf, new)
 
     return jax.tree_util.tree_map_with_path(
-        forget, state, is_leaf=lambda node: isinstance(node, SparseState)
+        renewed, state, fresh, is_leaf=lambda node: isinstance(node, SparseState)
     )
