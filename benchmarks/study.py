@@ -28,7 +28,16 @@ from nesht_jax.types import DistractorKind
 OWN = {"HalfCheetah": {"horizon": 100, "evaluation": {"horizon": 1000}}}
 """What tasks need otherwise than Hopper: of episodes that never end early, 3e6 steps hold few."""
 
+UPDATES = {"HalfCheetah": 930, "Hopper": 240}
+"""Updates that 3e6 steps pay for, nearly."""
+
 GROWING = {"horizon_growth": 1.3, "horizon_growth_every": 150}
+
+HALF = {"unit": "weight", "rule": "top_k", "keep": "half", "every": 10}
+"""Of weights, one by one: half as many as read the true inputs."""
+
+MASKS = HALF | {"begin": 0, "explore": 0.0}
+"""The same number in methods with masks, whose members differ in the living weights alone."""
 
 METHODS = {
     "nes": ["select", "nes"],
@@ -49,6 +58,15 @@ METHODS = {
     "one_shot": [
         "select",
         {"sparsity": {"rule": "top_k", "keep": "true inputs", "begin": 0, "end": 1}},
+    ],
+    "weights": ["select", {"sparsity": HALF | {"exempt_bias": True}}],
+    "weights_dense": ["select", {"sparsity": HALF | {"exempt_bias": True, "explore": 1.0}}],
+    "static": ["select", {"sparsity": MASKS | {"method": "static"}}],
+    "set": ["select", {"sparsity": MASKS | {"method": "set", "end": "three quarters"}}],
+    "rigl": ["select", {"sparsity": MASKS | {"method": "rigl", "end": "three quarters"}}],
+    "pruning": [
+        "select",
+        {"sparsity": MASKS | {"method": "pruning", "begin": 80, "end": "three quarters"}},
     ],
     "ars": ["ars-v2-t"],
     "nesht_published": ["code-mujoco"],
@@ -98,10 +116,15 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     if words[0] == "select":
         changes += [change for name, change in OWN.items() if name in task]
     own = functools.reduce(merge, changes, {"evaluation": {"every": 20}})
-    if own.get("sparsity", {}).get("keep") == "true inputs":
-        own = merge(own, {"sparsity": {"keep": make_task(task).observation_size}})
-    if own.get("sparsity", {}).get("every") == "2 distractors":
-        own = merge(own, {"sparsity": {"every": max(10, 2 * distractors)}})
+    made = make_task(task)
+    numbers = {
+        "true inputs": made.observation_size,
+        "half": made.observation_size * made.num_actions // 2,
+        "2 distractors": max(10, 2 * distractors),
+        "three quarters": 3 * next((n for name, n in UPDATES.items() if name in task), 400) // 4,
+    }
+    sparsity = {n: numbers.get(v, v) for n, v in own.get("sparsity", {}).items()}
+    own = merge(own, {"sparsity": sparsity}) if sparsity else own
     given = own | {"distractors": distractors, "steps": steps, "generations": None}
     return make_config(task, *words, **given)
 
