@@ -40,6 +40,11 @@ from .search.space import product as product
 from .search.space import subset as subset
 from .sparse.hard_thresholding import hard_thresholding as hard_thresholding
 from .sparse.hard_thresholding import masked_moments as masked_moments
+from .sparse.rewiring import magnitude_pruning as magnitude_pruning
+from .sparse.rewiring import rigl as rigl
+from .sparse.rewiring import set_ as set_
+from .sparse.rewiring import stacked as stacked
+from .sparse.rewiring import static as static
 from .sparse.significance import with_phantoms as with_phantoms
 from .sparse.top_k import hard_threshold as hard_threshold
 from .types import Evaluate as Evaluate

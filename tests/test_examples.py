@@ -115,3 +115,13 @@ def test_it_is_a_notebook(name):
 def test_the_page_shows_every_example():
     page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
     assert set(re.findall(r"literalinclude\} \.\./examples/(\w+)\.py", page)) == set(EXAMPLES)
+
+
+def test_sparse_network(tmp_path):
+    said = run("sparse_network", tmp_path)
+    told = re.findall(r"^(\w+) +([\d,]+) weights read (\d) of .* set ([\d.]+)$", said, re.MULTILINE)
+    names, weights, read, errors = zip(*told, strict=True)
+    assert names == ("dense", "static", "SET", "RigL", "pruning")
+    assert all(int(n.replace(",", "")) <= 380 for n in weights[1:])
+    dense, static, *grown = map(float, errors)
+    assert max(grown) < 0.3 * min(dense, static) and read[2:] == ("5", "5", "5")

@@ -427,6 +427,25 @@ def test_a_student_of_few_weights_finds_those_of_its_teacher_unless_they_are_sta
 # ---------------------------------------------------------------------- with evolution strategies
 
 
+@pytest.mark.parametrize("method", ["rigl", "static"])
+def test_rigl_finds_five_of_a_hundred_by_an_estimated_gradient_and_static_does_not(method):
+    truth = jnp.zeros((100, 1)).at[:5, 0].set(jnp.asarray([1.0, -2.0, 3.0, -1.0, 2.0]))
+    optimizer = {
+        "rigl": rigl(optax.adam(0.1), keep=8, key=KEY, every=10, end=200, living_only=True),
+        "static": static(optax.adam(0.1), keep=8, key=KEY, living_only=True),
+    }[method]
+    algorithm = nesht(num_members=64, sigma=0.1, optimizer=optimizer)
+
+    def generation(state, _):
+        members = algorithm.ask(state)
+        return algorithm.tell(state, -jnp.sum((members - truth[None]) ** 2, axis=(1, 2)))[0], None
+
+    state = algorithm.init(jax.random.key(0), jnp.zeros((100, 1)))
+    state, _ = jax.jit(lambda s: jax.lax.scan(generation, s, None, 300))(state)
+    alive = set(np.flatnonzero(np.asarray(mask_of(state.optimizer, state.params))[:, 0]))
+    assert (alive >= set(range(5))) == (method == "rigl")
+
+
 def test_a_policy_begins_as_sparse_as_its_optimizer_says():
     for method in METHODS:
         optimizer = MAKERS[method](optax.sgd(0.1))
