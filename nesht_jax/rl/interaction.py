@@ -156,9 +156,10 @@ def make_interaction(task: Task, agent: Agent, *, num_envs: int) -> Interaction:
     return Interaction(init, steps)
 
 
-def within_bounds(task: Task, action: Float[Array, "*e a"]) -> Float[Array, "*e a"]:
+def within_bounds(task: Task, action: Float[Array, "*envs a"]) -> Float[Array, "*envs a"]:
     """Gives the action that the simulator gets: none leaves finite bounds."""
-    return distractors.act(action, jnp.zeros(0), task, action_noise=0.0, stochastic=False)
+    no_noise = jnp.zeros((*action.shape[:-1], 0), jnp.float32)
+    return distractors.act(action, no_noise, task, action_noise=0.0, stochastic=False)
 
 
 def summary(metrics: Metrics) -> Metrics:

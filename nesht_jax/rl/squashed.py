@@ -45,13 +45,13 @@ class Squashed(NamedTuple):
             )
         return cls(low, high)
 
-    def mode(self, outputs: Float[Array, " 2*a"]) -> Float[Array, " a"]:
+    def mode(self, outputs: Float[Array, " twice_a"]) -> Float[Array, " a"]:
         """Gives the squashed mean, within the bounds."""
         mean, _ = jnp.split(outputs, 2)
         return jnp.clip(self._squash(mean), self.low, self.high)
 
     def sample(
-        self, outputs: Float[Array, " 2*a"], normals: Float[Array, " a"]
+        self, outputs: Float[Array, " twice_a"], normals: Float[Array, " a"]
     ) -> tuple[Float[Array, " a"], Float[Array, ""]]:
         """Makes an action of N(0, 1) numbers, and the logarithm of its density.
 
