@@ -1,6 +1,5 @@
 """Tasks, transitions and agents made by hand."""
 
-import functools
 from types import SimpleNamespace
 
 import jax
@@ -17,6 +16,7 @@ from nesht_jax.rl.sac import make_sac
 from nesht_jax.types import Policy, Task
 
 KEY = jax.random.key(7)
+ADAM = optax.adam(1e-3)
 
 
 def task_of(features=3, low=(-1.0,), high=(1.0,), **fields):
@@ -101,29 +101,19 @@ def recorder(task, act, capacity=256):
 
 
 CARTPOLE, PENDULUM = "gymnax/CartPole-v1", "gymnax/Pendulum-v1"
+SMALL = ("dqn", "sac", "ppo", "ppo-choices")
 
 
-@functools.cache
-def small_agent(name):
-    """A tiny agent, and its task."""
-    return made_small(name, *[optax.adam(1e-3)] * 3)
-
-
-def made_small(name, actor, critic, temperature, **rules):
+def small_agent(name, actor=ADAM, critic=ADAM, **rules):
+    """A tiny agent, by a name of ``SMALL``, and a task for it, of two environments."""
+    off_policy = {"hidden": (8, 8), "batch_size": 4, "replay_size": 16, "random_steps": 6} | rules
     if name == "dqn":
         task = make_task(CARTPOLE, distractors=1)
-        sizes = {"hidden": (8, 8), "batch_size": 4, "replay_size": 16, "random_steps": 6}
-        return task, make_dqn(task, optimizer=actor, **(sizes | {"target_every": 2} | rules))
+        return task, make_dqn(task, optimizer=actor, **({"target_every": 2} | off_policy))
+    optimizers = {"actor_optimizer": actor, "critic_optimizer": critic}
     if name == "sac":
         task = make_task(PENDULUM, horizon=5)
-        sizes = {"hidden": (8, 8), "batch_size": 4, "replay_size": 16, "random_steps": 6}
-        optimizers = {
-            "actor_optimizer": actor,
-            "critic_optimizer": critic,
-            "temperature_optimizer": temperature,
-        }
-        return task, make_sac(task, **optimizers, **(sizes | rules))
+        return task, make_sac(task, **optimizers, temperature_optimizer=ADAM, **off_policy)
     task = make_task(CARTPOLE if name == "ppo-choices" else PENDULUM, horizon=5)
     sizes = {"hidden": (8, 8), "num_envs": 2, "num_steps": 4, "batch_size": 4, "num_epochs": 2}
-    optimizers = {"actor_optimizer": actor, "critic_optimizer": critic}
     return task, make_ppo(task, **optimizers, **(sizes | rules))
