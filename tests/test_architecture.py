@@ -13,7 +13,7 @@ import nesht_jax
 PACKAGE = Path(nesht_jax.__file__).parent
 ROOT = PACKAGE.parent
 
-PURE = ("types", "es", "sparse", "policy", "search")
+PURE = ("types", "es", "sparse", "policy", "search", "rl")
 LAW = {
     "types": set(),
     "es": {"types"},
@@ -21,8 +21,16 @@ LAW = {
     "policy": {"types"},
     "search": {"types", "es", "policy"},
     "envs": {"types", "es.noise"},
+    "rl": {
+        "types",
+        "sparse",
+        "policy",
+        "envs.suite",
+        "envs.distractors",
+        "envs.host_distractors",
+    },
     "report": {"types"},
-    "run": {"types", "es", "sparse", "policy", "search", "envs", "report"},
+    "run": {"types", "es", "sparse", "policy", "search", "envs", "rl", "report"},
 }
 """What each part may import of the package, beside itself."""
 

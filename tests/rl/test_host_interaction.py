@@ -1,0 +1,92 @@
+"""The loop over host simulators against Gymnasium, one environment at a time."""
+
+import functools
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+from rl_helpers import KEY, recorder
+
+from nesht_jax.envs.host import normals
+from nesht_jax.envs.host_distractors import HostDistractors
+from nesht_jax.envs.tasks import make_task, make_vector
+from nesht_jax.rl.host import HostInteraction
+
+STEPS = 50
+
+
+def at_random(key, seen):
+    return jax.random.normal(key, (2, 2))
+
+
+def played(task, *, vector_seed=3, parts=(STEPS,)):
+    agent = recorder(task, at_random)
+    vector = make_vector(task, num_envs=2, seed=vector_seed)
+    drawn = None
+    if task.distractors:
+        drawn = HostDistractors(task, 2, normals, np.zeros((0, task.observation_size), np.float32))
+    interaction = HostInteraction(task, agent, vector, seed=1, distractors=drawn)
+    state, progress = jax.jit(agent.init)(KEY), []
+    for n in parts:
+        state, told = interaction.steps(state, n)
+        progress.append(told)
+    vector.close()
+    return jax.tree.map(lambda x: np.asarray(x[:STEPS]), state.rest), progress
+
+
+@functools.cache
+def cartpole(horizon=9):
+    return played(make_task("gymnasium/CartPole-v1", horizon=horizon))
+
+
+def test_every_step_is_gymnasiums():
+    experience, (progress,) = cartpole()
+    seeds = np.random.SeedSequence(3).generate_state(2) >> 1
+    returns = []
+    for env, seed in enumerate(seeds.tolist()):
+        world = gymnasium.make("CartPole-v1")
+        (seen, _), clock = world.reset(seed=seed), 0
+        for t in range(STEPS):
+            now = jax.tree.map(lambda x, t=t, env=env: x[t, env], experience)
+            np.testing.assert_array_equal(now.observation, seen.astype(np.float32))
+            seen, reward, terminated, _, _ = world.step(int(now.action.argmax()))
+            clock += 1
+            np.testing.assert_array_equal(now.next_observation, seen.astype(np.float32))
+            cut = clock >= 9 and not terminated
+            assert (now.reward, now.terminated, now.truncated) == (reward, terminated, cut)
+            if terminated or cut:
+                returns.append(clock)
+                (seen, _), clock = world.reset(), 0
+        world.close()
+    assert experience.truncated.any() and experience.terminated.any()
+    assert (progress.episodes, progress.returns) == (len(returns), sum(returns))
+    assert bool(progress.metrics["finite"])
+
+
+def test_the_same_seed_gives_the_same_steps_in_one_call_or_in_two():
+    experience, _ = cartpole()
+    again, progress = played(make_task("gymnasium/CartPole-v1", horizon=9), parts=(20, 30))
+    jax.tree.map(np.testing.assert_array_equal, again, experience)
+    assert len(progress) == 2
+
+
+@pytest.mark.parametrize("kind", ["normal", "slow"])
+def test_distractors_go_on_within_an_episode(kind):
+    task = make_task("gymnasium/CartPole-v1", distractors=20, distractor_kind=kind)
+    experience, _ = played(task)
+    over = (experience.terminated | experience.truncated)[:-1]
+    same = experience.next_observation[:-1] == experience.observation[1:]
+    assert same[~over].all() and not same[over].any()
+    features = experience.observation[..., 4:]
+    assert abs(features.mean()) < 0.15 and abs(features.std() - 1) < 0.15
+    moves = np.abs(np.diff(features, axis=0))[~over].mean()
+    assert (moves < 0.4) == (kind == "slow")
+
+
+def test_distractors_that_nothing_draws_are_refused():
+    task = make_task("gymnasium/CartPole-v1", distractors=1)
+    vector = make_vector(task, num_envs=2, seed=0)
+    with pytest.raises(ValueError, match="has distractors: give HostInteraction distractors="):
+        HostInteraction(task, recorder(task, at_random), vector, seed=0)
+    vector.close()
