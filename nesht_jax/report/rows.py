@@ -47,6 +47,7 @@ class Row(NamedTuple):
         center_fitness: see ``es.nes.Info``, as the next two; None where nothing is searched.
         distinct_architectures: number of different architectures among the members.
         edges: entries of the kernels that live, in the mean over the members.
+        agent: losses, and what else an agent tells of its updates, by name; None without one.
         frames: emulator frames of the useful steps; None where a task has none.
         evaluation: the evaluation after this generation, if one was due.
     """
@@ -69,6 +70,7 @@ class Row(NamedTuple):
     center_fitness: float | None = None
     distinct_architectures: int | None = None
     edges: float | None = None
+    agent: dict[str, float | None] | None = None
     frames: int | None = None
     evaluation: EvaluationRow | None = None
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nesht_jax.es.nes import Algorithm, State
 from nesht_jax.policy.activation import ACTIVATIONS
 from nesht_jax.policy.structure import Structure, make_structure
+from nesht_jax.run.agent import RunState
 from nesht_jax.run.config import Config, SearchConfig
 from nesht_jax.search.controller import Controller, fixed, random_search
 from nesht_jax.search.es_enas import es_enas, fewer_edges, proposal_key, target_edges
@@ -104,13 +105,13 @@ def searching(config: Config, algorithm: Algorithm, search: Search) -> Algorithm
 
 
 def edge_frequency(
-    config: Config, search: Search | None, state: State
+    config: Config, search: Search | None, state: RunState
 ) -> Float[Array, " e"] | None:
     """Computes in which share of the next generation's proposals each entry of the kernels lives.
 
     None where nothing is searched.
     """
-    if search is None or not config.search.space:
+    if search is None or not config.search.space or not isinstance(state, State):
         return None
     key = proposal_key(state, config.search.every)
 

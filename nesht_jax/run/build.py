@@ -15,10 +15,12 @@ from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations
 from nesht_jax.es import shaping
-from nesht_jax.es.nes import Algorithm, State, nesht
+from nesht_jax.es.nes import Algorithm, nesht
 from nesht_jax.policy import normalize
 from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.policy.policy import make_policy, unreachable
+from nesht_jax.rl.agent import Agent
+from nesht_jax.run.agent import RunState, build_agent, first_state
 from nesht_jax.run.architecture import Search, build_search, searching
 from nesht_jax.run.config import Config, SparsityConfig
 from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept, check_power
@@ -95,7 +97,7 @@ class Experiment(NamedTuple):
         config: config itself.
         task: what is played.
         policy: what plays it.
-        algorithm: what improves the params.
+        algorithm: what improves the params: an evolution strategy, or an agent.
         projection: what makes params sparse, for evaluations between two thresholdings; None where
             the center is played as it is.
         projects: generation -> whether its center is projected to be played: not before the first
@@ -109,10 +111,10 @@ class Experiment(NamedTuple):
     config: Config
     task: Task
     policy: Policy
-    algorithm: Algorithm
+    algorithm: Algorithm | Agent
     projection: Projection | None
     projects: Callable[[Int[Array, ""]], Bool[Array, ""]]
-    state: State
+    state: RunState
     horizon: Callable[[Int[Array, ""]], Int[Array, ""]] | None = None
     search: Search | None = None
 
@@ -124,9 +126,11 @@ def build(config: Config) -> Experiment:
         ValueError: in one sentence, if something named does not exist or does not fit.
     """
     task = build_task(config)
-    policy = build_policy(config, task)
     # pinned, so that no ambient default kind of key changes a run
     key = jax.random.key(config.seed, impl="threefry2x32")
+    if config.agent.name is not None:
+        return _build_with_agent(config, task, key)
+    policy = build_policy(config, task)
     init_key, run_key = jax.random.split(key)
     params = policy.init(init_key)
     search = build_search(config, task, policy)
@@ -154,6 +158,17 @@ def build(config: Config) -> Experiment:
     )
 
 
+def _build_with_agent(config: Config, task: Task, key: Key[Array, ""]) -> Experiment:
+    agent = build_agent(config, task, _masks_key(config))
+    state = first_state(config, task, agent, key)
+    never = lambda generation: jnp.asarray(False)  # noqa: E731
+    return Experiment(config, task, agent.policy, agent, None, never, state)
+
+
+def _masks_key(config: Config) -> Key[Array, ""]:
+    return jax.random.key(stream(config.seed, Stream.MASKS), impl="threefry2x32")
+
+
 def build_algorithm(
     config: Config,
     policy: Policy,
@@ -171,7 +186,7 @@ def build_algorithm(
             policy.layers,
             projection,
             params,
-            key=jax.random.key(stream(config.seed, Stream.MASKS), impl="threefry2x32"),
+            key=_masks_key(config),
             values=values,
         ),
         mirrored=config.algorithm.mirrored,

@@ -332,6 +332,69 @@ class SearchConfig(Section):
 
 
 @dataclass(frozen=True)
+class AgentConfig(Section):
+    """An agent that gradients train in place of an evolution strategy: a baseline.
+
+    The policy is then the agent's, of ``policy.hidden``, and ``algorithm.*`` does not count. Masks
+    of ``sparsity.*`` change by updates of the agent. The presets dqn, ppo and sac have what each
+    needs.
+
+    Args:
+        name: "dqn", "ppo" or "sac"; null: an evolution strategy.
+        steps_per_generation: environment steps, of all environments together, of which one row of
+            the metrics tells.
+        critic_fraction: fraction of the weights of critics that is zeroed; null: sparsity.fraction.
+        discount: factor of rewards one step later.
+        batch_size: steps that an update learns from.
+        replay_size: steps that dqn and sac remember.
+        random_steps: steps of dqn and sac at first that act at random and learn nothing.
+        epsilon: share of dqn's later steps that act at random.
+        target_every: updates of dqn from one copy of its network to the next.
+        target_share: share by which sac's target critics move at an update.
+        reward_scale: factor of sac's rewards.
+        rollout: steps of each environment from one learning of ppo to the next.
+        epochs: times that ppo learns from each step.
+        clip: how far from 1 ppo rewards ratios of densities.
+        trace: λ of ppo's advantages.
+        normalize_rewards: ppo divides rewards by their deviation so far; not for tasks that always
+            pay the same.
+        max_gradient_norm: norm that gradients are cut to; null: none.
+        learning_rate_decay: the learning rate falls to 0 in proportion to the steps, which the run
+            then must be given.
+    """
+
+    PREFIX = "agent."
+    name: Literal["dqn", "ppo", "sac"] | None = None
+    steps_per_generation: int = 1_000
+    critic_fraction: float | None = None
+    discount: float = 0.99
+    batch_size: int = 128
+    replay_size: int = 100_000
+    random_steps: int = 1_000
+    epsilon: float = 0.01
+    target_every: int = 100
+    target_share: float = 0.005
+    reward_scale: float = 1.0
+    rollout: int = 2_048
+    epochs: int = 10
+    clip: float = 0.2
+    trace: float = 0.95
+    normalize_rewards: bool = True
+    max_gradient_norm: float | None = None
+    learning_rate_decay: bool = False
+
+    def _check(self) -> None:
+        self._whole(1, "steps_per_generation", "batch_size", "replay_size", "target_every")
+        self._whole(1, "rollout", "epochs")
+        self._whole(0, "random_steps")
+        self._finite(0.0, "reward_scale", open_=True)
+        if self.critic_fraction is not None and not 0 <= self.critic_fraction < 1:
+            raise ValueError(f"agent.critic_fraction must be in [0, 1), got {self.critic_fraction}")
+        if self.max_gradient_norm is not None:
+            self._finite(0.0, "max_gradient_norm", open_=True)
+
+
+@dataclass(frozen=True)
 class OptimizerConfig(Section):
     """Any optimizer of optax, or ClipUp.
 
@@ -398,6 +461,7 @@ class Config(Section):
         sparsity: what keeps the policy sparse.
         policy: the network.
         search: search of its architecture.
+        agent: an agent trained by gradients in place of the evolution strategy.
         optimizer: what turns the gradient into a step.
         evaluation: evaluations while training.
         steps: useful environment steps to train for: the generation that reaches them is the last;
@@ -422,6 +486,7 @@ class Config(Section):
     sparsity: SparsityConfig = SparsityConfig()
     policy: PolicyConfig = PolicyConfig()
     search: SearchConfig = SearchConfig()
+    agent: AgentConfig = AgentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     steps: int | None = None
@@ -442,18 +507,61 @@ class Config(Section):
         self._whole(0, "distractors", "seed")
         if self.structured:
             self._check_structure()
-        if self.sparsity.cuts and self.sparsity.has_masks and self.generations is not None:
-            self._check_within_run(self.generations)
+        if self.agent.name is not None:
+            self._check_agent()
+        if self.sparsity.cuts and self.sparsity.has_masks:
+            self._check_within_run()
 
-    def _check_within_run(self, generations: int) -> None:
+    def _check_agent(self) -> None:
+        """Refuses what does not go with an agent."""
+        agent = f"agent.name {self.agent.name}"
+        if self.structured:
+            raise ValueError(f"{agent}: leave search.space and policy.kernel out")
+        if self.sparsity.thresholds:
+            raise ValueError(f"{agent} takes sparsity.method static, set, rigl or pruning")
+        if self.sparsity.layers or self.sparsity.explore not in (0, 1):
+            raise ValueError(f"{agent}: leave sparsity.layers and sparsity.explore out")
+        wanted = {
+            "dqn": {"activation": "relu", "normalization": "none", "output": "scale"},
+            "sac": {"activation": "relu", "normalization": "none", "output": "scale"},
+            "ppo": {"activation": "tanh", "normalization": "running", "output": "clip"},
+        }[str(self.agent.name)]
+        for name, value in wanted.items():
+            if getattr(self.policy, name) != value:
+                raise ValueError(
+                    f"{agent} needs policy.{name} {value}, as the preset {self.agent.name} has it, "
+                    f"got {getattr(self.policy, name)}"
+                )
+        if not self.policy.hidden or self.policy.convolutions != "none":
+            raise ValueError(f"{agent} needs hidden layers and no convolutions: set policy.hidden")
+        if self.agent.learning_rate_decay and self.steps is None:
+            raise ValueError("agent.learning_rate_decay needs steps, at whose end it is 0")
+
+    def _check_within_run(self) -> None:
         """Refuses masks that change beyond the run."""
-        chosen = self.sparsity
+        chosen, of_agent = self.sparsity, self.agent.name is not None
+        limit, unit = self.generations, "generations"
+        if of_agent:
+            limit, unit = self.num_updates, "updates"
         name = "end" if chosen.method == "pruning" else "every"
         last = getattr(chosen, name)
-        if chosen.method != "static" and last > generations:
-            raise ValueError(
-                f"sparsity.{name} must be at most the {generations} generations, got {last}"
-            )
+        if chosen.method != "static" and limit is not None and last > limit:
+            raise ValueError(f"sparsity.{name} must be at most the {limit} {unit}, got {last}")
+
+    @property
+    def num_updates(self) -> int | None:
+        """Updates of an agent in the whole run; None if no number of steps ends it."""
+        chosen, num_envs = self.agent, self.num_envs or 1
+        steps = self.step_limit
+        if self.generations is not None:
+            most = self.generations * chosen.steps_per_generation
+            steps = most if steps is None else min(steps, most)
+        if steps is None:
+            return None
+        if chosen.name == "ppo":
+            learnings = steps // (num_envs * chosen.rollout)
+            return learnings * chosen.epochs * (num_envs * chosen.rollout // chosen.batch_size)
+        return max(0, steps - chosen.random_steps) // num_envs
 
     def _check_structure(self) -> None:
         """Refuses what does not go with structured kernels, or with a search."""
@@ -493,6 +601,13 @@ class Config(Section):
         return bool(self.search.space) or self.policy.kernel != "dense"
 
     @property
+    def has_sparse_critics(self) -> bool:
+        """Whether an agent's critics are sparse."""
+        fraction = self.agent.critic_fraction
+        chosen = self.sparsity.fraction if fraction is None else fraction
+        return self.agent.name is not None and self.sparsity.has_masks and chosen > 0
+
+    @property
     def num_played(self) -> int:
         """Members of a generation, those that play the center of a search included."""
         return self.algorithm.num_members + (self.search.num_center if self.search.space else 0)
@@ -511,8 +626,9 @@ class Config(Section):
     def method(self) -> str:
         """What the algorithm is called in the literature."""
         masks = {"static": "static", "pruning": "pruning", "set": "SET", "rigl": "RigL"}
-        own = "NESHT" if self.sparsity.thresholds else f"NES-{masks.get(self.sparsity.method)}"
-        weights = own if self.sparsity.cuts else "NES"
+        dense = "NES" if self.agent.name is None else self.agent.name.upper()
+        own = "NESHT" if self.sparsity.thresholds else f"{dense}-{masks.get(self.sparsity.method)}"
+        weights = own if self.sparsity.cuts or self.has_sparse_critics else dense
         return f"{weights}-ENAS" if self.search.space else weights
 
     @property

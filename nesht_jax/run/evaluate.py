@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.envs.suite import TaskOptions
 from nesht_jax.envs.tasks import make_evaluate
-from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.statistics import Score, score
+from nesht_jax.run.agent import RunState
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import (
     Experiment,
@@ -130,13 +130,13 @@ def make_evaluate_center(
     # under vmap one run after another, to the bits of the run alone
     @jax.jit
     @jax.custom_batching.sequential_vmap
-    def look(state: State, values: Values) -> tuple[Params, Array, Array]:
+    def look(state: RunState, values: Values) -> tuple[Params, Array, Array]:
         params, sparsity = projected(with_values(experiment, values), state)
         return params, sparsity, segment_norms(params, experiment.policy.layers, task.distractors)
 
     own = given(config)
 
-    def evaluate_center(state: State, told: Given | None = None) -> CenterEvaluation:
+    def evaluate_center(state: RunState, told: Given | None = None) -> CenterEvaluation:
         root, values = told or own
         params, sparsity, norms = look(state, values)
         played = play(state.generation, params, state.moments, root)
@@ -145,7 +145,7 @@ def make_evaluate_center(
     return evaluate_center, close
 
 
-def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array, ""]]:
+def projected(experiment: Experiment, state: RunState) -> tuple[Params, Float[Array, ""]]:
     """The policy's params, as sparse as the method makes them, and their sparsity by the mask."""
     params, mask = state.params, mask_of(state.optimizer, state.params)
     projection = experiment.projection
@@ -163,7 +163,7 @@ def projected(experiment: Experiment, state: State) -> tuple[Params, Float[Array
 
 
 def played(
-    experiment: Experiment, state: State, weights: Params, mask: Params | None
+    experiment: Experiment, state: RunState, weights: Params, mask: Params | None
 ) -> tuple[Params, Float[Array, ""]]:
     """What a policy takes of these weights, and the sparsity of it.
 

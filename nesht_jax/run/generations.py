@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from nesht_jax.envs.compiler import compiler_options
-from nesht_jax.es.nes import Info, State, make_generation
+from nesht_jax.es.nes import Algorithm, Info, State, make_generation
 from nesht_jax.report.rows import EvaluationRow, Row
 from nesht_jax.report.statistics import score
+from nesht_jax.rl.agent import Agent
+from nesht_jax.run.agent import Advance, outcome
 from nesht_jax.run.build import Experiment, Given, Values, with_values
 from nesht_jax.run.evaluate import CenterEvaluation, EvaluateCenter
-from nesht_jax.types import Evaluate, HostEvaluate, Moments
+from nesht_jax.types import Evaluate, HostEvaluate, Moments, mask_of, sparsity_of
 
 MOST_GENERATIONS_A_CALL = 64
 """Generations that one compiled call does, at most."""
@@ -23,7 +25,7 @@ MOST_GENERATIONS_A_CALL = 64
 MOST_STEPS = 2**31 - 1
 """Steps that no budget exceeds: more are none to be counted down."""
 
-RunGenerations = Callable[[list[State], range, list[int]], tuple[list[State], list[list[Row]]]]
+RunGenerations = Callable[[list[Any], range, list[int]], tuple[list[Any], list[list[Row]]]]
 """``(states, numbers, budgets) -> (states, rows)``, an entry a run: the generations of these
 numbers, at most 64, up to the one that spends the run's budget of useful steps, which is evaluated.
 A budget of 0 leaves a run as it is. Number 0 updates nothing: it is there to be evaluated."""
@@ -31,7 +33,7 @@ A budget of 0 leaves a run as it is. Number 0 updates nothing: it is there to be
 
 def make_run_generations(
     experiment: Experiment,
-    evaluate: Evaluate,
+    evaluate: Evaluate | Advance,
     evaluate_center: EvaluateCenter,
     due: Callable[[int], bool],
     givens: list[Given],
@@ -45,26 +47,29 @@ def make_run_generations(
 
     Args:
         experiment: task, policy and algorithm of the runs.
-        evaluate: what plays the population.
+        evaluate: what plays the population; of an agent, what does a generation.
         evaluate_center: what plays the center.
         due: number of a generation -> whether the center is evaluated after it.
         givens: what differs between the runs, an entry a run; one of a simulator outside JAX.
     """
+    if isinstance(experiment.algorithm, Agent):
+        return _of_agent(experiment, cast(Advance, evaluate), evaluate_center, due)
+    play = cast(Evaluate, evaluate)
     if isinstance(evaluate, HostEvaluate):
-        return _on_host(experiment, evaluate, evaluate_center, due)
+        return _on_host(experiment, experiment.algorithm, evaluate, evaluate_center, due)
 
     @jax.custom_batching.sequential_vmap
     def tell(
         values: Values, state: State, fitness: Float[Array, " m"], observed: Moments | None
     ) -> tuple[State, Info]:
-        algorithm = with_values(experiment, values).algorithm
+        algorithm = strategy(with_values(experiment, values))
         return algorithm.tell(state, fitness, observed=observed)
 
     def generation(state: State, told: Given) -> tuple[State, Info]:
-        algorithm = with_values(experiment, told.values).algorithm._replace(
+        algorithm = strategy(with_values(experiment, told.values))._replace(
             tell=lambda state, fitness, *, observed: tell(told.values, state, fitness, observed)
         )
-        return make_generation(algorithm, evaluate, horizon=experiment.horizon)(state)
+        return make_generation(algorithm, play, horizon=experiment.horizon)(state)
 
     each, center_of_each = _for_each(generation, givens), _for_each(evaluate_center, givens)
 
@@ -160,13 +165,58 @@ def _rows(
     return rows
 
 
+def strategy(experiment: Experiment) -> Algorithm:
+    """Gives the evolution strategy of an experiment that has one."""
+    assert isinstance(experiment.algorithm, Algorithm)
+    return experiment.algorithm
+
+
+def _of_agent(
+    experiment: Experiment,
+    advance: Advance,
+    evaluate_center: EvaluateCenter,
+    due: Callable[[int], bool],
+) -> RunGenerations:
+    frame_skip = experiment.task.frame_skip
+
+    def run_generations(
+        states: list[Any], numbers: range, budgets: list[int]
+    ) -> tuple[list[Any], list[list[Row]]]:
+        (state,), (budget,), rows = states, budgets, []
+        for number in numbers:
+            row = Row(number)
+            if number:
+                before = int(state.agent.steps)
+                state, progress = advance(state)
+                fitness, metrics = outcome(progress)
+                steps = int(state.agent.steps) - before
+                budget -= steps
+                row = row._replace(
+                    fitness_mean=fitness,
+                    sparsity=float(sparsity_of(mask_of(state.optimizer, state.params))),
+                    steps=steps,
+                    simulated_steps=steps,
+                    agent=metrics,
+                    frames=steps * frame_skip if frame_skip else None,
+                )
+            if due(number) or budget <= 0:
+                row = row._replace(evaluation=_evaluation(evaluate_center(state)))
+            rows.append(row)
+            if budget <= 0:
+                break
+        return [state], [rows]
+
+    return run_generations
+
+
 def _on_host(
     experiment: Experiment,
+    algorithm: Algorithm,
     evaluate: HostEvaluate,
     evaluate_center: EvaluateCenter,
     due: Callable[[int], bool],
 ) -> RunGenerations:
-    algorithm = experiment.algorithm._replace(tell=jax.jit(experiment.algorithm.tell))
+    algorithm = algorithm._replace(tell=jax.jit(algorithm.tell))
     generation = make_generation(algorithm, evaluate, horizon=experiment.horizon)
 
     def run_generations(
@@ -197,12 +247,12 @@ def _row(
         row = row._replace(**told)
         if experiment.task.frame_skip:
             row = row._replace(frames=row.steps * experiment.task.frame_skip)
-    if center is not None:
-        found = score(center.returns, center.steps)
-        evaluation = EvaluationRow(
-            **found._asdict(),
-            sparsity=float(center.sparsity),
-            segment_norms=np.asarray(center.segment_norms).tolist(),
-        )
-        row = row._replace(evaluation=evaluation)
-    return row
+    return row if center is None else row._replace(evaluation=_evaluation(center))
+
+
+def _evaluation(center: CenterEvaluation) -> EvaluationRow:
+    return EvaluationRow(
+        **score(center.returns, center.steps)._asdict(),
+        sparsity=float(center.sparsity),
+        segment_norms=np.asarray(center.segment_norms).tolist(),
+    )

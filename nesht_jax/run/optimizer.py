@@ -174,7 +174,7 @@ def build_optimizer(
         ValueError: if optax has no such optimizer or option, or the chain cannot be used.
     """
     chosen = config.optimizer
-    _check_optimizer(chosen)
+    check_optimizer(chosen)
     learning_rate = (values or {}).get("optimizer.learning_rate", chosen.learning_rate)
     parts = [optax.add_decayed_weights(chosen.weight_decay)] if chosen.weight_decay else []
     try:
@@ -192,7 +192,7 @@ def build_optimizer(
             )
         optimizer = optax.chain(*parts)
         if config.sparsity.cuts and config.sparsity.has_masks:
-            optimizer = _with_masks(optimizer, config.sparsity, layers, params, key)
+            optimizer = with_masks(optimizer, config.sparsity, layers, params, key)
         if projection is not None and config.sparsity.forget_moments:
             optimizer = masked_moments(optimizer)
         jax.eval_shape(lambda p: _one_step(optimizer, p), params)
@@ -201,13 +201,14 @@ def build_optimizer(
     return optimizer
 
 
-def _with_masks(
+def with_masks(
     optimizer: optax.GradientTransformation,
     chosen: SparsityConfig,
     layers: tuple[Layer, ...],
     params: Params,
     key: Key[Array, ""],
 ) -> optax.GradientTransformation:
+    """Wraps an optimizer in the method of sparse training that is chosen."""
     keep, living_only = num_living(chosen, layers, params), chosen.explore == 0
     common = {"keep": keep, "living_only": living_only}
     times = {"every": chosen.every, "begin": chosen.begin, "end": chosen.end}
@@ -250,7 +251,8 @@ def _one_step(optimizer: optax.GradientTransformation, params: Params) -> Params
     )
 
 
-def _check_optimizer(chosen: OptimizerConfig) -> None:
+def check_optimizer(chosen: OptimizerConfig) -> None:
+    """Refuses an optimizer that optax does not have, or an option that it does not take."""
     known = optimizers()
     if chosen.name not in known:
         raise ValueError(

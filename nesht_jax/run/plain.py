@@ -111,6 +111,9 @@ def plain(policy: TrainedPolicy, *, dense: bool = False) -> PlainPolicy:
             f"export is for normalization running or none; {config.normalization} mixes all inputs"
         )
     layers = [_weights(policy, layer.name) for layer in policy.policy.layers]
+    # what the last layer of an agent gives beyond actions, as their deviations, is not played
+    weights, biases = layers[-1]
+    layers[-1] = weights[:, : task.num_actions], biases[: task.num_actions]
     if dense:
         rng = np.random.default_rng(0)
         layers = [(_filled(weights, rng), biases) for weights, biases in layers]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from nesht_jax.es.nes import State
+from nesht_jax.run.agent import RunState
 from nesht_jax.types import Moments, Params, is_phantom
 
 NAME = "policies.npz"
@@ -45,7 +45,7 @@ class Learned(NamedTuple):
     sparsity: float
     params: Params
     moments: Moments | None
-    state: State | None = None
+    state: RunState | None = None
     edges: Float[np.ndarray, " e"] | None = None
 
 

@@ -95,6 +95,7 @@ def check_installed(track: str) -> None:
 def scalars(row: Row) -> dict[str, float]:
     """The numbers of a row by tag, as ``"eval/mean"``; what is None is left out."""
     told = {f"{group}/{name}": getattr(row, name) for name, group in GROUPS.items()}
+    told |= {f"agent/{name}": value for name, value in (row.agent or {}).items()}
     if row.seconds:
         told["time/steps_per_second"] = row.steps / row.seconds
     if row.evaluation is not None:

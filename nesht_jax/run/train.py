@@ -22,20 +22,23 @@ import numpy as np
 from jaxtyping import Array, Float
 from rich.console import Console
 
-from nesht_jax.es.nes import State
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report import figures, notebook
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.report.wiring import Proposed, Wiring, search_picture, wiring_picture
+from nesht_jax.rl.agent import Agent
+from nesht_jax.run.agent import Advance, RunState, make_advance
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.architecture import edge_frequency
 from nesht_jax.run.build import (
     Experiment,
+    Stream,
     Values,
     build,
     build_training,
     given,
+    stream,
     traceable,
     with_values,
 )
@@ -66,7 +69,7 @@ CALL_SECONDS = 0.5
 OnEvaluation = Callable[[Row], object]
 """What takes the row of each evaluation: ``True`` ends the run there, anything else does not."""
 
-Projected = Callable[[State], tuple[Params, Float[Array, ""], Float[Array, " e"] | None]]
+Projected = Callable[[RunState], tuple[Params, Float[Array, ""], Float[Array, " e"] | None]]
 """State -> policy as sparse as the method makes it, its sparsity, and ``edge_frequency``."""
 
 
@@ -87,7 +90,7 @@ class Result(NamedTuple):
 
     folder: Path
     config: Config
-    state: State
+    state: RunState
     rows: list[Row]
     interrupted: Signals | None
     reading: Reading | None = None
@@ -137,7 +140,7 @@ class Run:
     Attributes:
         config: everything about the run.
         experiment: task, policy and algorithm.
-        evaluate: what plays the population.
+        evaluate: what plays the population; of an agent, what does a generation.
         evaluate_center: what plays the center.
         close: what frees the simulators of both.
         state: state after the last generation that was done.
@@ -150,7 +153,7 @@ class Run:
         config: Config,
         experiment: Experiment,
         policies: Policies,
-        evaluate: Evaluate,
+        evaluate: Evaluate | Advance,
         evaluate_center: EvaluateCenter,
         close: Callable[[], object],
     ) -> None:
@@ -189,7 +192,7 @@ class Run:
         """The metrics so far."""
         return self._metrics.rows
 
-    def take(self, state: State, rows: list[Row], projected: Projected) -> None:
+    def take(self, state: RunState, rows: list[Row], projected: Projected) -> None:
         """Keeps the next generations; without rows the run is done, and stays as it is."""
         self.state = state  # the one before was donated, even where nothing was to be done
         if not rows:
@@ -313,7 +316,7 @@ def _programs(runs: list[Run]) -> tuple[RunGenerations, list[Projected]]:
     )
 
     @jax.jit
-    def project(values: Values, state: State) -> tuple[Params, Array, Array | None]:
+    def project(values: Values, state: RunState) -> tuple[Params, Array, Array | None]:
         params, sparsity = projected(with_values(experiment, values), state)
         return params, sparsity, edge_frequency(config, experiment.search, state)
 
@@ -357,15 +360,25 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
     if resume:
         experiment = experiment._replace(state=_restored(folder, experiment.state))
     policies = Policies(folder, generation=int(experiment.state.generation))
-    evaluate = build_training(config, experiment)
+    evaluate, close_training = _training(config, experiment)
     evaluate_center, close_center = make_evaluate_center(config, experiment)
 
     def close() -> None:
         close_center()
-        if isinstance(evaluate, HostEvaluate):
-            evaluate.close()
+        close_training()
 
     return Run(config, experiment, policies, evaluate, evaluate_center, close)
+
+
+def _training(
+    config: Config, experiment: Experiment
+) -> tuple[Evaluate | Advance, Callable[[], object]]:
+    """What plays the population, or does a generation of the agent; and what frees it."""
+    if isinstance(experiment.algorithm, Agent):
+        seed = stream(config.seed, Stream.SIMULATOR)
+        return make_advance(config, experiment.task, experiment.algorithm, seed=seed)
+    evaluate = build_training(config, experiment)
+    return evaluate, evaluate.close if isinstance(evaluate, HostEvaluate) else lambda: None
 
 
 def exists_already(folder: Path) -> str:
@@ -397,7 +410,7 @@ def make_folder(folder: Path, config: Config) -> None:
         raise ValueError(exists_already(folder)) from error
 
 
-def _restored(folder: Path, state: State) -> State:
+def _restored(folder: Path, state: RunState) -> RunState:
     """The newest state of a run; its first, if the run died before its first checkpoint."""
     log = folder / "metrics.jsonl"
     rows = read_rows(log) if log.exists() else []
