@@ -55,6 +55,9 @@ class AgentState(NamedTuple):
 class Agent(NamedTuple):
     """The pure functions of one agent; the same ``learn`` serves JAX and host simulators.
 
+    States may be donated. Under ``vmap``, as over seeds, every ``learn`` pays for an update, due or
+    not; ``jax.lax.map`` does not.
+
     Attributes:
         init: key -> state before the first step; the key is consumed whole.
         act: (state, key, observations [e, o]) -> actions [e, a] that explore. Of choices they are

@@ -142,7 +142,8 @@ def make_dqn(
         after = AgentState(state.key, steps, trained.params, trained.optimizer, rest)
         return after, metrics
 
-    return Agent(init, act, learn, policy._replace(init=network.init))
+    # compiled, so that no two leaves of a state share a buffer, which could not be donated
+    return Agent(jax.jit(init), act, learn, policy._replace(init=network.init))
 
 
 def td_loss(

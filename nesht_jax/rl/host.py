@@ -81,11 +81,9 @@ class HostInteraction:
         ids, before = np.arange(self._vector.num_envs), self._seen.copy()
         actions, played = self._act(state, self._key, self._step, before)
         after = self._vector.step(np.asarray(played), ids)
-        self._step, self._steps, self._returns = (
-            self._step + 1,
-            self._steps + 1,
-            self._returns + after.reward,
-        )
+        self._step += 1
+        self._steps += 1
+        self._returns += after.reward
         self._look(ids, after.observation)
         experience = Experience(
             observation=before,

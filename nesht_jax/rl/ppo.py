@@ -64,7 +64,7 @@ def make_ppo(
         actor_optimizer: any optax chain. ``update`` is given ``key=``; where its state holds a
             mask, the weights that it says are dead are 0 from the start. It trains the standard
             deviations too, ``std/bias`` in params.
-        critic_optimizer: likewise for the critic.
+        critic_optimizer: any optax chain, for the critic, whose mask is treated alike.
         hidden: widths of the hidden layers of actor and critic.
         discount: γ in [0, 1].
         trace: λ in [0, 1].
@@ -167,7 +167,7 @@ def make_ppo(
             )
         place = state.steps // num_envs % num_steps
         rest = state.rest
-        rollout = jax.tree.map(lambda all_, new: all_.at[place].set(new), rest.rollout, experience)
+        rollout = jax.tree.map(lambda kept, new: kept.at[place].set(new), rest.rollout, experience)
         unchanged = Trained(state.params, state.optimizer), rest.critic, rest.rewards, state.moments
         nothing = {"actor_loss": jnp.float32(jnp.nan), "critic_loss": jnp.float32(jnp.nan)}
         (actor, critic, rewards, moments), metrics = jax.lax.cond(
@@ -178,7 +178,8 @@ def make_ppo(
         after = AgentState(state.key, steps, actor.params, actor.optimizer, rest, moments)
         return after, metrics | {"finite": all_finite(actor.params, critic.params)}
 
-    return Agent(init, act, learn, networks.policy)
+    # compiled, so that no two leaves of a state share a buffer, which could not be donated
+    return Agent(jax.jit(init), act, learn, networks.policy)
 
 
 def _moments_of(numbers: Float[Array, "t e o"]) -> Moments:

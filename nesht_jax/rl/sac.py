@@ -64,8 +64,8 @@ def make_sac(
 
     One update a step of all environments: critics by ``critic_loss``, actor by ``actor_loss``,
     temperature by ``temperature_loss``, in this order, each with what those before it have just
-    become; then Q' ← (1 - τ) Q' + τ Q. Nothing follows a step that terminated; what
-    follows one that was truncated counts. The entropy is held at -a/2, in nats, of a actions.
+    become; then Q' ← (1 - τ) Q' + τ Q. Nothing follows a step that terminated; what follows one
+    that was truncated counts. The entropy is held at -a/2 nats, a the number of actions.
 
     Defaults are those published for sparse training, with Adam of learning rate 3e-4 three times.
     As there, kernels begin Glorot-uniform, one last layer of the actor gives mean and log σ of all
@@ -178,4 +178,5 @@ def make_sac(
         after = AgentState(state.key, steps, actor.params, actor.optimizer, rest)
         return after, metrics | {"finite": finite}
 
-    return Agent(init, act, learn, networks.policy)
+    # compiled, so that no two leaves of a state share a buffer, which could not be donated
+    return Agent(jax.jit(init), act, learn, networks.policy)

@@ -28,20 +28,20 @@ class Squashed(NamedTuple):
         """Squashes into the bounds of a task.
 
         Raises:
-            ValueError: if its actions are choices, or a bound is not finite.
+            ValueError: if its actions are choices, or bounds are not finite or leave no choice.
         """
         if task.discrete:
             raise ValueError(
                 f"SAC needs actions between bounds, and {task.name} has choices; use DQN or PPO"
             )
         low, high = (np.asarray(bound, np.float32) for bound in (task.action_low, task.action_high))
-        with np.errstate(
-            over="ignore"
-        ):  # float32's largest numbers as bounds mean that there is none
-            reach = high - low
-        if not np.isfinite(reach).all():
+        # float32's largest numbers as bounds mean that there is none
+        with np.errstate(over="ignore"):
+            span = high - low
+        if not (np.isfinite(span) & (span > 0)).all():
             raise ValueError(
-                f"SAC needs finite bounds of actions, which {task.name} lacks; use PPO"
+                f"SAC needs finite bounds of actions, one below the other, and {task.name} has "
+                f"{low.tolist()} ... {high.tolist()}; use PPO"
             )
         return cls(low, high)
 

@@ -30,10 +30,6 @@ Advance = Callable[["AgentRunState"], tuple["AgentRunState", Progress]]
 """One generation of an agent; the state that it is given is gone."""
 
 
-class DivergedError(RuntimeError):
-    """An agent whose params are no longer finite."""
-
-
 class AgentRunState(NamedTuple):
     """What the next generation of an agent needs; a checkpoint is this, whole.
 
@@ -210,8 +206,6 @@ def first_state(config: Config, task: Task, agent: Agent, key: Key[Array, ""]) -
         interaction = make_interaction(task, agent, num_envs=config.num_envs or 1)
         envs = jax.jit(interaction.init)(envs_key)
     state = jax.jit(agent.init)(agent_key)
-    # what is held twice, as params and their target, may not be donated twice
-    state = jax.tree.map(jnp.copy, state)
     return AgentRunState(key, jnp.zeros((), jnp.int32), state, envs)
 
 
@@ -264,10 +258,13 @@ def outcome(progress: Progress) -> tuple[float | None, dict[str, float | None]]:
     """Tells the mean return of the episodes that ended, None if none did, and the metrics.
 
     Raises:
-        DivergedError: if params of the agent are not finite.
+        FloatingPointError: if params of the agent are not finite.
     """
     if not bool(progress.metrics["finite"]):
-        raise DivergedError("params of the agent are not finite: lower optimizer.learning_rate")
+        raise FloatingPointError(
+            "the agent's params are no longer finite, and the run ends at its last checkpoint; lower "
+            "optimizer.learning_rate in a new one"
+        )
     ended = int(progress.episodes)
     values = {n: np.asarray(v).item() for n, v in progress.metrics.items() if n != "finite"}
     numbers = {n: v if np.isfinite(v) else None for n, v in values.items()}

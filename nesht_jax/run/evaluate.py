@@ -16,7 +16,7 @@ from nesht_jax.envs.tasks import make_evaluate
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.statistics import Score, score
-from nesht_jax.run.agent import RunState
+from nesht_jax.run.agent import AgentRunState, RunState
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import (
     Experiment,
@@ -191,9 +191,10 @@ class RunScore(NamedTuple):
     Attributes:
         task: task of the evaluation.
         generation: generation of the policy.
-        thresholded: score of H_k(θ).
+        thresholded: score of H_k(θ); of an agent, of its policy.
         thresholded_sparsity: fraction of weights that do not live in H_k(θ).
-        center: score of θ as training left it; None of an evaluation, which keeps H_k(θ) alone.
+        center: score of θ as training left it; None of an agent, and of an evaluation, which keeps
+            H_k(θ) alone.
         center_sparsity: fraction of weights that do not live in θ; likewise.
         reading: what the policy reads by H_k(θ); None of images.
     """
@@ -314,7 +315,7 @@ def evaluate_run(
             thresholded_sparsity=at.sparsity,
             reading=reading(config, experiment.task, experiment.policy, at.params),
         )
-        if (state := at.state) is None:
+        if (state := at.state) is None or isinstance(state, AgentRunState):
             return found
         center = state.params, mask_of(state.optimizer, state.params)
         params, sparsity = played(experiment, state, *center)

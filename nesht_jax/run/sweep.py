@@ -110,7 +110,7 @@ def check_runs(configs: list[Config]) -> None:
 def batches(configs: list[Config]) -> list[list[Config]]:
     """Gathers the runs of a sweep that share a program, those of the first run first.
 
-    They do if their simulator is written in JAX and they differ in nothing but their seeds and the
+    They do if their simulator is written in JAX, no agent is trained, and they differ in nothing but their seeds and the
     values of ``build.traceable``. No more are gathered than fill the environments that a device
     steps at once, or the memory that populations may take.
     """
@@ -145,7 +145,7 @@ def _most_at_once(group: list[Config]) -> int:
         return 1
     config = group[0]
     task = build_task(config)
-    if suite_of(task).host_evaluate is not None:
+    if suite_of(task).host_evaluate is not None or config.agent.name is not None:
         return 1
     members = config.algorithm.num_members
     num_episodes = members * config.algorithm.episodes_per_member

@@ -106,7 +106,7 @@ SMALL = ("dqn", "sac", "ppo", "ppo-choices")
 
 def small_agent(name, actor=ADAM, critic=ADAM, **rules):
     """A tiny agent, by a name of ``SMALL``, and a task for it, of two environments."""
-    off_policy = {"hidden": (8, 8), "batch_size": 4, "replay_size": 16, "random_steps": 6} | rules
+    off_policy = {"hidden": (8,), "batch_size": 4, "replay_size": 16, "random_steps": 6} | rules
     if name == "dqn":
         task = make_task(CARTPOLE, distractors=1)
         return task, make_dqn(task, optimizer=actor, **({"target_every": 2} | off_policy))
@@ -115,5 +115,5 @@ def small_agent(name, actor=ADAM, critic=ADAM, **rules):
         task = make_task(PENDULUM, horizon=5)
         return task, make_sac(task, **optimizers, temperature_optimizer=ADAM, **off_policy)
     task = make_task(CARTPOLE if name == "ppo-choices" else PENDULUM, horizon=5)
-    sizes = {"hidden": (8, 8), "num_envs": 2, "num_steps": 4, "batch_size": 4, "num_epochs": 2}
+    sizes = {"hidden": (8,), "num_envs": 2, "num_steps": 4, "batch_size": 4, "num_epochs": 2}
     return task, make_ppo(task, **optimizers, **(sizes | rules))

@@ -49,7 +49,7 @@ def small_run(name):
     return Run(*small_agent(name))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SMALL[:3])
 def test_the_same_seed_gives_the_same_bits_in_one_call_or_in_two(name):
     run = small_run(name)
     run.begin()
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bits_in_one_call_or_in_two(name):
     assert any((a != b).any() for a, b in zip(whole, run.bits(), strict=True))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SMALL[:3])
 def test_a_diverging_agent_says_so(name):
     run = small_run(name)
     run.begin()
@@ -134,6 +134,14 @@ def test_params_are_sparse_from_the_start_where_the_mask_is(name):
     assert_masked(state.params, state.optimizer)
     if name == "sac":
         assert_masked(state.rest.targets, state.rest.critics.optimizer)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_new_state_may_be_donated(name):
+    _, agent = small_agent(name)
+    state = agent.init(KEY)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state._replace(key=None))]
+    assert len(set(buffers)) == len(buffers)
 
 
 @pytest.mark.parametrize("name", SMALL)

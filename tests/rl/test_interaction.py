@@ -1,6 +1,7 @@
 """The loop in JAX against loops in Python over the same environments."""
 
 import dataclasses
+import functools
 
 import gymnasium
 import jax
@@ -31,6 +32,11 @@ def at_random(key, seen):
     return jax.random.normal(key, (2, 2))
 
 
+@functools.cache
+def cartpole(horizon):
+    return played(make_task(CARTPOLE, horizon=horizon), at_random)
+
+
 def lengths(experience, env):
     """Steps of each episode that ended."""
     ends = np.flatnonzero(experience.terminated[:, env] | experience.truncated[:, env])
@@ -55,7 +61,7 @@ def physics(experience, horizon):
 
 @pytest.mark.parametrize("horizon", [12, 500])
 def test_every_step_is_the_simulators(horizon):
-    experience, _, _ = played(make_task(CARTPOLE, horizon=horizon), at_random)
+    experience, _, _ = cartpole(horizon)
     ends = []
     for now, after, reward, terminated, truncated in physics(experience, horizon):
         np.testing.assert_allclose(now.next_observation, after, rtol=1e-4, atol=1e-5)
@@ -65,7 +71,7 @@ def test_every_step_is_the_simulators(horizon):
 
 
 def test_an_ended_episode_is_shown_to_its_end_and_another_begins():
-    experience, envs, _ = played(make_task(CARTPOLE), at_random)
+    experience, envs, _ = cartpole(500)
     over = experience.terminated | experience.truncated
     same = (experience.next_observation[:-1] == experience.observation[1:]).all(-1)
     np.testing.assert_array_equal(same, ~over[:-1])
@@ -75,7 +81,7 @@ def test_an_ended_episode_is_shown_to_its_end_and_another_begins():
 
 
 def test_progress_counts_the_returns_of_ended_episodes():
-    experience, envs, progress = played(make_task(CARTPOLE), at_random)
+    experience, envs, progress = cartpole(500)
     done = [lengths(experience, env) for env in range(2)]
     assert progress.episodes == sum(len(some) for some in done) > 2
     assert progress.returns == sum(some.sum() for some in done)

@@ -31,6 +31,12 @@ def agent_of(task=UNBOUNDED, **rules):
 
 
 @cache
+def plain_agent(discrete):
+    """Compiled once for all tests."""
+    return agent_of(CHOICES if discrete else UNBOUNDED)
+
+
+@cache
 def theirs(discrete):
     parts = {"hidden_layer_sizes": HIDDEN, "activation": nn.tanh}
     actor = (
@@ -116,7 +122,7 @@ def test_gradients_are_those_of_rejax(task):
 @pytest.mark.parametrize("task", [UNBOUNDED, CHOICES], ids=["normal", "choices"])
 def test_learning_is_that_of_rejax(task):
     """Six steps of one environment, one epoch of one batch: no chance is left."""
-    agent, told = agent_of(task), transitions(task, 6)
+    agent, told = plain_agent(task.discrete), transitions(task, 6)
     after = told.next_observation.at[:-1].set(told.observation[1:])
     told = told._replace(next_observation=after, truncated=jnp.zeros(6, bool))
     first = state = agent.init(KEY)
@@ -150,7 +156,7 @@ def test_learning_is_that_of_rejax(task):
 
 
 def test_moments_are_those_of_all_observations():
-    agent, told = agent_of(), transitions(UNBOUNDED, 12)
+    agent, told = plain_agent(False), transitions(UNBOUNDED, 12)
     state = agent.init(KEY)
     for i in range(12):
         state, _ = agent.learn(state, row(told, i))
@@ -187,7 +193,7 @@ def test_actions_are_drawn_around_what_the_policy_plays():
 
 
 def test_choices_are_drawn_from_the_softmax():
-    agent = agent_of(CHOICES)
+    agent = plain_agent(True)
     state, seen = agent.init(KEY), jnp.ones(3)
     state.params["layer2"]["bias"] = jnp.array([0.0, 1.0])
     actions = np.asarray(agent.act(state, KEY, jnp.broadcast_to(seen, (4000, 3))))
@@ -212,6 +218,6 @@ def test_numbers_out_of_range_are_refused(rules, said):
 
 
 def test_another_number_of_environments_is_refused():
-    agent = agent_of()
+    agent = plain_agent(False)
     with pytest.raises(ValueError, match="num_envs must be the number of environments, 2, got 1"):
         agent.learn(agent.init(KEY), transitions(UNBOUNDED, 2))

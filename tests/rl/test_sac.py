@@ -212,7 +212,8 @@ def test_initial_values_are_the_published_ones():
     ("task", "said"),
     [
         (choice_task(), "SAC needs actions between bounds, and test/task has choices"),
-        (task_of(3, [-np.inf], [1.0]), "SAC needs finite bounds of actions, which test/task lacks"),
+        (task_of(3, [-np.inf], [1.0]), "SAC needs finite bounds of actions, one below the other"),
+        (task_of(3, [1.0], [1.0]), r"test/task has \[1.0\] ... \[1.0\]; use PPO"),
         (task_of(3, [-3e38], [3e38]), "SAC needs finite bounds"),
     ],
 )

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             return 128 + SIGINT  # nothing was begun, or the run can be resumed
         try:
             return work()
-        except OSError as error:
+        except (OSError, FloatingPointError) as error:
             return _complain(error, 1)
 
 

@@ -82,7 +82,8 @@ def _learned(config: Config, last: EvaluationRow, weights: int, size: str) -> li
     mean = "none" if last.mean is None else f"{last.mean:.1f}{error}"
     failed = f", {last.failed} of {last.episodes} episodes failed" if last.failed else ""
     kept = round((1 - last.sparsity) * weights)
-    told = [("return of the thresholded center", mean + failed)]
+    whose = "thresholded center" if config.agent.name is None else "policy"
+    told = [(f"return of the {whose}", mean + failed)]
     normalized = None if last.mean is None else human_normalized(config.task, last.mean)
     if normalized is not None:
         told.append(("human-normalized", f"{normalized:.3f}"))

@@ -94,12 +94,12 @@ def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
     table = Table()
     for heading in ("", "return", "std error", "95 % interval", "sparsity", "length"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    played = {"with": (scores.thresholded, scores.thresholded_sparsity)}
+    played = {"with threshold": (scores.thresholded, scores.thresholded_sparsity)}
     if scores.center is not None and scores.center_sparsity is not None:
-        played["without"] = scores.center, scores.center_sparsity
+        played["without threshold"] = scores.center, scores.center_sparsity
     for name, (score, sparsity) in played.items():
         table.add_row(
-            f"{name} threshold",
+            name,
             f"{score.mean:.1f}",
             f"{score.standard_error:.1f}",
             f"{score.low:.1f} … {score.high:.1f}",
@@ -110,15 +110,13 @@ def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
     for name, (score, _) in played.items():
         if score.failed:
             console.print(
-                f"{score.failed} episodes {name} threshold failed, shown or paid what is not finite"
+                f"{score.failed} episodes {name} failed, shown or paid what is not finite"
             )
     if scores.reading is not None:
         console.print(f"The policy {scores.reading.verdict()}.", soft_wrap=True, highlight=False)
     print_law(console, scores.reading)
     normalized = {name: human_normalized(scores.task, s.mean) for name, (s, _) in played.items()}
-    told = [
-        f"{value:.3f} {name} threshold" for name, value in normalized.items() if value is not None
-    ]
+    told = [f"{value:.3f} {name}" for name, value in normalized.items() if value is not None]
     if told:
         console.print(f"human-normalized: {', '.join(told)}", soft_wrap=True)
     return 0
