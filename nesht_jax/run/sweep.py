@@ -110,9 +110,9 @@ def check_runs(configs: list[Config]) -> None:
 def batches(configs: list[Config]) -> list[list[Config]]:
     """Gathers the runs of a sweep that share a program, those of the first run first.
 
-    They do if their simulator is written in JAX, no agent is trained, and they differ in nothing but their seeds and the
-    values of ``build.traceable``. No more are gathered than fill the environments that a device
-    steps at once, or the memory that populations may take.
+    They do if their simulator is written in JAX, no agent is trained, and they differ in nothing
+    but their seeds and the values of ``build.traceable``. No more are gathered than fill the
+    environments that a device steps at once, or the memory that populations may take.
     """
     alike: list[list[Config]] = []
     for config in configs:
