@@ -19,7 +19,7 @@ def advantages_of(
 
     V(s'_t) counts as 0 where the step terminated its episode; A_{t+1} where it terminated or
     truncated it, and after the last step. Schulman et al. 2016 (arXiv 1506.02438), equation 16;
-    Pardo et al. 2018 (arXiv 1712.00378), section 3.2, on time limits.
+    Pardo et al. 2018 (arXiv 1712.00378), section 3, on time limits.
 
     Args:
         rewards: r, steps by environments.
