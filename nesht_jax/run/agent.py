@@ -262,8 +262,8 @@ def outcome(progress: Progress) -> tuple[float | None, dict[str, float | None]]:
     """
     if not bool(progress.metrics["finite"]):
         raise FloatingPointError(
-            "the agent's params are no longer finite, so the run ends at its last checkpoint: begin "
-            "another with a lower optimizer.learning_rate"
+            "the agent's params are no longer finite, and the run ends at its last checkpoint: "
+            "begin another with a lower optimizer.learning_rate"
         )
     ended = int(progress.episodes)
     values = {n: np.asarray(v).item() for n, v in progress.metrics.items() if n != "finite"}

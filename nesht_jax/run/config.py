@@ -524,7 +524,7 @@ class Config(Section):
         wanted = {
             "dqn": {"activation": "relu", "normalization": "none", "output": "scale"},
             "sac": {"activation": "relu", "normalization": "none", "output": "scale"},
-            "ppo": {"activation": "tanh", "normalization": "running", "output": "clip"},
+            "ppo": {"activation": "tanh", "normalization": "running", "output": "scale"},
         }[str(self.agent.name)]
         for name, value in wanted.items():
             if getattr(self.policy, name) != value:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import bits, without_time
+from test_train import without_time
 
 from nesht_jax import export, load, make_config, train
 from nesht_jax.rl.agent import Agent
@@ -19,7 +19,7 @@ from nesht_jax.types import mask_of, sparse_states
 SMALL = {
     "policy": {"hidden": [16, 8]},
     "evaluation": {"every": 2, "episodes": 3},
-    "sparsity": {"fraction": 0.75, "every": 20, "end": None},
+    "sparsity": {"fraction": 0.75, "every": 10, "end": None},
     "steps": None,
     "checkpoint_every": 2,
 }
@@ -82,13 +82,16 @@ def test_a_run_of_an_agent_is_a_run_as_every_other(run):
     policy = load(run.folder)
     kernels = [np.asarray(layer["kernel"]) for layer in policy.params.values()]
     total = sum(kernel.size for kernel in kernels)
-    assert sum(np.count_nonzero(kernel) for kernel in kernels) == total // 4
+    mask = mask_of(run.state.optimizer, run.state.params)
+    assert sum(int(layer["kernel"].sum()) for layer in mask.values()) == total // 4
+    weights = sum(np.count_nonzero(kernel) for kernel in kernels)
+    assert total // 4 - 8 < weights <= total // 4  # what has just grown may still be 0
     found = evaluate_run(run.folder, episodes=4)
     assert found.center is None and found.thresholded.episodes == 4
     assert run.rows[-1].sparsity == pytest.approx(run.rows[-1].evaluation.sparsity)
     assert policy(np.zeros(4, np.float32)) in (0, 1)
     made = export(run.folder, "numpy")
-    assert made.difference < 1e-5 and made.weights == total // 4
+    assert made.difference < 1e-5 and made.weights <= weights
 
 
 def test_the_policy_of_sac_is_exported_without_its_deviations(tmp_path, quiet):
@@ -126,7 +129,7 @@ def test_an_agent_on_a_host_simulator_learns_and_goes_on(tmp_path, quiet):
     assert int(first.state.agent.steps) == 200
     again = train(replace(config, generations=3), resume=True, console=quiet)
     assert [row.generation for row in again.rows] == [0, 1, 2, 3]
-    assert bits(again.state) != bits(first.state)
+    assert leaves(again.state) != leaves(first.state)
 
 
 def test_seeds_of_a_sweep_are_trained_one_after_another(tmp_path, quiet):
@@ -137,8 +140,8 @@ def test_seeds_of_a_sweep_are_trained_one_after_another(tmp_path, quiet):
 def test_an_agent_that_diverges_ends_in_a_sentence_and_keeps_its_checkpoint(tmp_path, capsys):
     out = tmp_path / "run"
     words = (
-        f"train gymnax/CartPole-v1 dqn --policy.hidden [8] --generations 2 --steps null --out {out} "
-        "--optimizer.learning_rate 1e30 --agent.random_steps 8 --agent.batch_size 8 "
+        "train gymnax/CartPole-v1 dqn --policy.hidden [8] --generations 2 --steps null "
+        f"--out {out} --optimizer.learning_rate 1e30 --agent.random_steps 8 --agent.batch_size 8 "
         "--agent.steps_per_generation 50 --sparsity.end null"
     )
     assert main(words.split()) == 1
@@ -169,10 +172,10 @@ def test_an_agent_that_diverges_ends_in_a_sentence_and_keeps_its_checkpoint(tmp_
         (
             "gymnax/CartPole-v1 ppo --sparsity.fraction 0.9 --sparsity.method pruning "
             "--sparsity.end 1000000",
-            "sparsity.end must be at most the 156160 updates, got 1000000",
+            "sparsity.end must be at most the 156480 updates, got 1000000",
         ),
         (
-            "gymnax/CartPole-v1 dqn --sparsity.fraction 0.99999",
+            "gymnax/CartPole-v1 dqn --sparsity.fraction 0.999999",
             "leaves layer0/kernel none: lower the sparsity",
         ),
         ("gymnax/CartPole-v1 dqn --agent.critic_fraction 1", "agent.critic_fraction must be in"),
@@ -200,7 +203,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(words, sentence, tmp_path, caps
     [
         ({}, "DQN-RigL"),
         ({"sparsity": {"fraction": 0.0}}, "DQN"),
-        ({"sparsity": {"method": "set", "fraction": 0.5}}, "DQN-SET"),
+        ({"sparsity": SMALL["sparsity"] | {"method": "set"}}, "DQN-SET"),
     ],
 )
 def test_its_name(changes, name):

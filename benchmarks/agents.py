@@ -1,0 +1,154 @@
+"""Sparse agents beside dense ones: DQN, SAC and PPO by method and sparsity.
+
+    python benchmarks/agents.py --tasks gymnax/Acrobot-v1 --fractions 0.9 --seeds 0 1 2 3 4
+
+Trains every (task, method, fraction, seed) and adds a row a run to the table; rows that are there
+stand, so the command goes on where it was cut off. Then it writes what they amount to, a row a
+method, into the table of the same name that ends in ``_summary``: the interquartile mean over the
+seeds of the last tenth of the evaluations, with its 95 % bootstrap interval, and per cent of dense.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from learning_rows import add_run_options, learn
+from measuring import Row, command, write
+
+from nesht_jax import make_config, make_task
+from nesht_jax.policy.size import dense_twin
+from nesht_jax.report.statistics import bootstrap_interval, iqm
+from nesht_jax.run.config import Config
+from nesht_jax.run.train import Result
+
+METHODS = ["dense", "twin", "static", "set", "rigl", "pruning"]
+"""Dense; a dense network of as many weights as a sparse one has; and the sparse methods."""
+
+HORIZONS = {"gymnax/CartPole-v1": 200}
+"""Steps of an episode, where the source's version of the task has others."""
+
+SCOPES = {"erk": "erdos_renyi_kernel", "uniform": "layer"}
+
+
+def main() -> None:
+    """Writes both tables."""
+    options = _options()
+    rows = learn(
+        _cases(options),
+        table=options.out,
+        runs=options.runs,
+        episodes=options.episodes,
+        more=last_tenth,
+    )
+    write(options.out.with_stem(f"{options.out.stem}_summary"), summarize(rows))
+
+
+def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
+    for seed in options.seeds:
+        for task in options.tasks:
+            for fraction in options.fractions:
+                for method in options.methods:
+                    share = "" if method == "dense" else f" {fraction:g}"
+                    scope = f" {options.scope}" if method not in ("dense", "twin") else ""
+                    config = settings(options, task, method, fraction)
+                    yield f"{options.agent} {method}{share}{scope}", replace(config, seed=seed)
+
+
+def settings(options: argparse.Namespace, task: str, method: str, fraction: float) -> Config:
+    """Makes the config of a method on a task."""
+    given: dict[str, Any] = {"horizon": HORIZONS.get(task), "checkpoint_every": 100}
+    if options.steps is not None:
+        given["steps"] = int(options.steps)
+    sparse = make_config(task, options.agent, **given)
+    chosen: dict[str, Any] = {
+        "method": method,
+        "fraction": fraction,
+        "scope": SCOPES[options.scope],
+    }
+    if method == "pruning":  # by the source, from a fifth of the run on
+        chosen["begin"] = (sparse.sparsity.end or 0) * 4 // 15
+    if method == "dense":
+        return sparse
+    if method == "twin":
+        hidden = twin(task, sparse, fraction)
+        return make_config(task, options.agent, **given, policy={"hidden": hidden})
+    return make_config(task, options.agent, **given, sparsity=chosen)
+
+
+def twin(task: str, config: Config, fraction: float) -> list[int]:
+    """Finds hidden layers of a dense actor with as many weights as a sparse one."""
+    made = make_task(task)
+    outputs = made.num_actions * (2 if config.agent.name == "sac" else 1)
+    widths = (made.num_features, *config.policy.hidden, outputs)
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    kernels, biases = sum(i * o for i, o in pairs), sum(o for _, o in pairs)
+    return list(dense_twin(widths, round((1 - fraction) * kernels) + biases)[1:-1])
+
+
+def last_tenth(result: Result) -> Row:
+    """Tells the mean return of the last tenth of the evaluations."""
+    told = [row.evaluation.mean for row in result.rows if row.evaluation is not None]
+    found = [mean for mean in told if mean is not None]
+    return {"last": round(fmean(found[-max(1, len(found) // 10) :]), 1)}
+
+
+def summarize(rows: list[Row]) -> list[Row]:
+    """Sums up the seeds of every (task, method)."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((str(row["task"]), str(row["method"])), []).append(row)
+    table = []
+    for (task, method), runs in sorted(groups.items()):
+        agent, name, *rest = method.split()
+        found = [float(run["last"]) for run in runs]
+        dense = [float(run["last"]) for run in groups.get((task, f"{agent} dense"), [])]
+        low, high = bootstrap_interval([found], iqm)
+        gap = bootstrap_interval([found, dense], _difference) if dense else (np.nan, np.nan)
+        table.append(
+            {
+                "task": task,
+                "agent": agent,
+                "method": name,
+                "fraction": rest[0] if rest else "0",
+                "scope": rest[1] if len(rest) > 1 else "",
+                "seeds": len(runs),
+                "thousand_steps": round(fmean(float(run["steps"]) for run in runs) * 1e-3),
+                "seconds": round(fmean(float(run["seconds"]) for run in runs)),
+                "last_iqm": round(float(iqm(found)), 1),
+                "last_low": _number(low),
+                "last_high": _number(high),
+                "to_dense_low": _number(gap[0]),
+                "to_dense_high": _number(gap[1]),
+                "worst": min(found),
+                "best": max(found),
+            }
+        )
+    return table
+
+
+def _difference(found: Any, dense: Any, axis: int = -1) -> Any:
+    return iqm(found, axis=axis) - iqm(dense, axis=axis)
+
+
+def _number(value: float) -> Any:
+    return "" if np.isnan(value) else round(float(value), 1)
+
+
+def _options() -> argparse.Namespace:
+    parser = command(__doc__, "agents.csv")
+    add = parser.add_argument
+    add("--agent", default="dqn", choices=["dqn", "sac", "ppo"], help="agent [dqn]")
+    add("--tasks", nargs="+", default=["gymnax/Acrobot-v1"], help="tasks [gymnax/Acrobot-v1]")
+    add("--methods", nargs="+", default=METHODS, choices=METHODS, help="methods [all]")
+    add("--fractions", type=float, nargs="+", default=[0.9], help="fractions zeroed [0.9]")
+    add("--scope", default="erk", choices=list(SCOPES), help="how layers share them [erk]")
+    add("--steps", type=float, default=None, help="steps of each run [as the preset]")
+    add_run_options(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
