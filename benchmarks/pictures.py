@@ -106,7 +106,7 @@ def atari(path: Path) -> None:
 
 def robustness(path: Path) -> None:
     """Score of whole games seen through noise of which training knew nothing."""
-    figure, panels = panel_a_game(rows_of(HERE / "robustness.csv"), "pixel_noise")
+    figure, panels = panel_a_game(rows_of(HERE / "robustness.csv"), "noise")
     for axes in panels.values():
         axes.set(xlabel="standard deviation of pixel noise")
         axes.legend()

@@ -1,17 +1,20 @@
-"""How policies trained on clean frames score on noisy ones: whole-number Gaussian noise on pixels.
+"""How policies trained on clean observations score on noisy ones: Gaussian noise on pixels, whole
+numbers from 0 to 255, or on the features of vectors, in their own standard deviations.
 
     python benchmarks/robustness.py runs/envpool-Qbert-v5-*
+    python benchmarks/robustness.py --deviations 0 0.1 0.3 1 --out vectors.csv runs/gymnax-*
 
-Evaluates the thresholded center of each run folder at each deviation, in units of pixels from 0 to
-255, as Graesser et al. 2022 (arXiv 2206.10369) do for dense and sparse networks. Every deviation
-has the same resets.
+Evaluates the policy of each run folder at each deviation, as Graesser et al. 2022 (arXiv
+2206.10369) do for dense and sparse networks. Every deviation has the same resets.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from measuring import Row, Table, command
 
+from nesht_jax.run.build import build_task
 from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.yaml import read_config
 
@@ -26,15 +29,18 @@ def main() -> None:
 
 
 def measure(folder: Path, deviation: float, episodes: int) -> Row:
-    """Evaluates a run where pixels are noisy."""
+    """Evaluates a run where what it sees is noisy."""
     config = read_config(folder)
-    scores = evaluate_run(folder, episodes=episodes, options={"pixel_noise": deviation})
+    noise: dict[str, Any] = {"observation_noise": deviation}
+    if build_task(config).image_shape is not None:
+        noise = {"options": {"pixel_noise": deviation}}
+    scores = evaluate_run(folder, episodes=episodes, **noise)
     return {
         "task": config.task,
         "method": config.method,
         "seed": config.seed,
         "sparsity": round(scores.thresholded_sparsity, 3),
-        "pixel_noise": deviation,
+        "noise": deviation,
         "mean": round(scores.thresholded.mean, 1),
         "standard_error": round(scores.thresholded.standard_error, 2),
         "episodes": scores.thresholded.episodes,

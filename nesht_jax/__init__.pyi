@@ -21,6 +21,12 @@ from .policy.normalize import unnormalized as unnormalized
 from .policy.policy import make_policy as make_policy
 from .policy.structure import Structure as Structure
 from .policy.structure import make_structure as make_structure
+from .rl.agent import Agent as Agent
+from .rl.dqn import make_dqn as make_dqn
+from .rl.host import HostInteraction as HostInteraction
+from .rl.interaction import make_interaction as make_interaction
+from .rl.ppo import make_ppo as make_ppo
+from .rl.sac import make_sac as make_sac
 from .run.config import Config as Config
 from .run.export import Exported as Exported
 from .run.export import export as export

@@ -49,6 +49,7 @@ class Stream(IntEnum):
     FINAL = 3
     REPORT = 4
     MASKS = 5
+    NOISE = 6
 
 
 def stream(seed: int, which: Stream) -> int:

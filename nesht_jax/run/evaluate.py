@@ -1,11 +1,12 @@
 """How good is a policy: many episodes of one set of weights."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.envs.suite import TaskOptions
 from nesht_jax.envs.tasks import make_evaluate
+from nesht_jax.policy.observation_noise import with_observation_noise
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.statistics import Score, score
@@ -265,6 +267,7 @@ def evaluate_run(
     generation: Which | None = None,
     task: str | None = None,
     options: TaskOptions | None = None,
+    observation_noise: float = 0.0,
     seed: int = 0,
     trust: bool = False,
 ) -> RunScore:
@@ -276,6 +279,8 @@ def evaluate_run(
         generation: see ``learned``; the policy of an evaluation is played with threshold alone.
         task: another task, of the same sizes and kind of actions.
         options: options of the task, over those of the run.
+        observation_noise: standard deviation of Gaussian noise on every feature that the policy
+            sees, in units of the feature's own in play without noise.
         seed: seed of resets and distractors.
         trust: see ``read_config``.
 
@@ -285,6 +290,10 @@ def evaluate_run(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
+    if not 0 <= observation_noise < math.inf:
+        raise ValueError(
+            f"observation_noise must be finite and at least 0, got {observation_noise}"
+        )
     config, experiment, at = learned(folder, generation, trust=trust)
     played_on = experiment.task
     if task is not None or options:
@@ -295,13 +304,17 @@ def evaluate_run(
         played_on = build_task(other)
         check_fits(experiment.task, played_on, folder)
     played_on = evaluation_task(config, played_on)
-    play, close = make_play(
-        played_on,
-        experiment.policy,
-        episodes=episodes,
-        seed=stream(seed, Stream.FINAL),
-        num_envs=config.num_envs,
-    )
+    rules = {
+        "episodes": episodes,
+        "seed": stream(seed, Stream.FINAL),
+        "num_envs": config.num_envs,
+    }
+    policy = experiment.policy
+    if observation_noise:
+        unit = _deviations(played_on, policy, at, **rules)
+        key = jax.random.key(stream(seed, Stream.NOISE), impl="threefry2x32")
+        policy = with_observation_noise(policy, observation_noise, unit, key)
+    play, close = make_play(played_on, policy, **rules)
 
     def scored(params: Params) -> Score:
         evaluation = play(0, params, at.moments)
@@ -322,6 +335,17 @@ def evaluate_run(
         return found._replace(center=scored(params), center_sparsity=float(sparsity))
     finally:
         close()
+
+
+def _deviations(task: Task, policy: Policy, at: Learned, **rules: Any) -> Float[Array, " o"]:
+    """Standard deviation of every feature while a policy plays."""
+    play, close = make_play(task, policy._replace(uses_moments=True), **rules)
+    try:
+        observed = play(0, at.params, at.moments).observed
+    finally:
+        close()
+    assert observed is not None  # gathered, as the policy asks for it
+    return jnp.sqrt(observed.deviation / jnp.maximum(observed.number, 1))
 
 
 def check_fits(trained: Task, other: Task, folder: Path) -> None:

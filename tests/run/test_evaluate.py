@@ -20,6 +20,20 @@ def test_an_evaluation_is_a_function_of_its_seed(probe_run):
     assert again == same != other
 
 
+def test_noise_on_what_is_seen_costs_a_trained_policy_the_more_the_larger_it_is(probe_run):
+    means = [
+        evaluate_run(probe_run.folder, episodes=40, observation_noise=deviation).thresholded.mean
+        for deviation in (0.0, 0.5, 2.0)
+    ]
+    assert means[0] > means[1] > means[2]
+
+
+@pytest.mark.parametrize("deviation", [-0.1, float("inf"), float("nan")])
+def test_a_noise_that_is_none_is_refused(deviation, probe_run):
+    with pytest.raises(ValueError, match="observation_noise must be finite and at least 0, got"):
+        evaluate_run(probe_run.folder, episodes=1, observation_noise=deviation)
+
+
 def test_no_episode_is_refused(probe_run):
     with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
         evaluate_run(probe_run.folder, episodes=0)

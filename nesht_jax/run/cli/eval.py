@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="{NAME: VALUE}",
         help="options over those of the run, as {pixel_noise: 10} for noise on Atari's frames",
     )
+    parser.add_argument(
+        "--observation_noise",
+        type=float,
+        default=0.0,
+        metavar="DEVIATION",
+        help="Gaussian noise on what the policy sees, in standard deviations of each feature [0]",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of resets and distractors [0]")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -58,6 +65,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
             generation=given.generation,
             task=task,
             options=options,
+            observation_noise=given.observation_noise,
             seed=given.seed,
             trust=given.trust,
         )
