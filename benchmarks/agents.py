@@ -5,7 +5,8 @@
 Trains every (task, method, fraction, seed) and adds a row a run to the table; rows that are there
 stand, so the command goes on where it was cut off. Then it writes what they amount to, a row a
 method, into the table of the same name that ends in ``_summary``: the interquartile mean over the
-seeds of the last tenth of the evaluations, with its 95 % bootstrap interval, and per cent of dense.
+seeds of the last tenth of the evaluations, with its 95 % bootstrap interval, and the per cent of
+dense that it is, where the untrained policy is 0. Lines of all tasks draw seeds within each.
 """
 
 import argparse
@@ -96,44 +97,61 @@ def last_tenth(result: Result) -> Row:
 
 
 def summarize(rows: list[Row]) -> list[Row]:
-    """Sums up the seeds of every (task, method)."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    """Sums up the seeds of every (task, method), and of every method over all tasks."""
+    groups: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        groups.setdefault((str(row["task"]), str(row["method"])), []).append(row)
+        tasks = groups.setdefault(str(row["method"]), {})
+        tasks.setdefault(str(row["task"]), []).append(row)
     table = []
-    for (task, method), runs in sorted(groups.items()):
-        agent, name, *rest = method.split()
-        found = [float(run["last"]) for run in runs]
-        dense = [float(run["last"]) for run in groups.get((task, f"{agent} dense"), [])]
-        low, high = bootstrap_interval([found], iqm)
-        gap = bootstrap_interval([found, dense], _difference) if dense else (np.nan, np.nan)
-        table.append(
-            {
-                "task": task,
-                "agent": agent,
-                "method": name,
-                "fraction": rest[0] if rest else "0",
-                "scope": rest[1] if len(rest) > 1 else "",
-                "seeds": len(runs),
-                "thousand_steps": round(fmean(float(run["steps"]) for run in runs) * 1e-3),
-                "seconds": round(fmean(float(run["seconds"]) for run in runs)),
-                "last_iqm": round(float(iqm(found)), 1),
-                "last_low": _number(low),
-                "last_high": _number(high),
-                "to_dense_low": _number(gap[0]),
-                "to_dense_high": _number(gap[1]),
-                "worst": min(found),
-                "best": max(found),
-            }
-        )
-    return table
+    for method, tasks in sorted(groups.items()):
+        dense = groups.get(f"{method.split()[0]} dense", {})
+        for task, runs in sorted(tasks.items()):
+            table.append(_line(method, task, {task: runs}, dense))
+        if len(tasks) > 1:
+            table.append(_line(method, "all", tasks, dense))
+    return sorted(table, key=lambda row: (row["task"] == "all", row["task"]))
 
 
-def _difference(found: Any, dense: Any, axis: int = -1) -> Any:
-    return iqm(found, axis=axis) - iqm(dense, axis=axis)
+def _line(method: str, task: str, tasks: dict[str, list[Row]], dense: dict[str, list[Row]]) -> Row:
+    agent, name, *rest = method.split()
+    runs = [run for rows in tasks.values() for run in rows]
+    last = [float(run["last"]) for run in runs]
+    shares = [_shares(rows, dense.get(t, [])) for t, rows in tasks.items()]
+    low, high = bootstrap_interval([last], iqm)
+    whole = all(shares)
+    share = 100 * float(iqm(*map(np.array, shares))) if whole else np.nan
+    share_low, share_high = bootstrap_interval(shares, iqm) if whole else (np.nan, np.nan)
+    single = task != "all"
+    return {
+        "task": task,
+        "agent": agent,
+        "method": name,
+        "fraction": rest[0] if rest else "0",
+        "scope": rest[1] if len(rest) > 1 else "",
+        "seeds": len(runs) // len(tasks),
+        "thousand_steps": round(fmean(float(run["steps"]) for run in runs) * 1e-3),
+        "seconds": round(fmean(float(run["seconds"]) for run in runs)),
+        "last_iqm": _number(iqm(np.array(last))) if single else "",
+        "last_low": _number(low) if single else "",
+        "last_high": _number(high) if single else "",
+        "worst": min(last) if single else "",
+        "best": max(last) if single else "",
+        "percent_of_dense": _number(share),
+        "percent_low": _number(100 * share_low),
+        "percent_high": _number(100 * share_high),
+    }
 
 
-def _number(value: float) -> Any:
+def _shares(runs: list[Row], dense: list[Row]) -> list[float]:
+    """(R - R_begin) / (R_dense - R_begin) of each run; R_begin is of policies before training."""
+    if not dense:
+        return []
+    begin = fmean(float(str(run["curve"]).split()[0].split(":")[1]) for run in [*runs, *dense])
+    full = float(iqm(np.array([float(run["last"]) for run in dense])))
+    return [(float(run["last"]) - begin) / (full - begin) for run in runs]
+
+
+def _number(value: Any) -> Any:
     return "" if np.isnan(value) else round(float(value), 1)
 
 
