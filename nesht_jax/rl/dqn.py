@@ -14,8 +14,10 @@ from nesht_jax.rl.agent import Agent, AgentState, Experience, Metrics
 from nesht_jax.rl.mlp import make_mlp, uniform
 from nesht_jax.rl.replay import Replay, empty_experience, extend, make_replay, sample
 from nesht_jax.rl.updates import (
+    FirstWeights,
     Trained,
     all_finite,
+    as_drawn,
     begin,
     check_replay,
     check_shares,
@@ -50,6 +52,7 @@ def make_dqn(
     random_steps: int = 1_000,
     epsilon: float = 0.01,
     target_every: int = 100,
+    first_weights: FirstWeights = as_drawn,
 ) -> Agent:
     """Makes DQN; the policy is the Q network itself, whose outputs are the scores of choices.
 
@@ -72,6 +75,7 @@ def make_dqn(
             learn nothing.
         epsilon: share of later steps that choose uniformly.
         target_every: updates from one copy of the Q network to the next; 1 copies after each.
+        first_weights: what is made of the first weights of sparse params, see ``FirstWeights``.
 
     Raises:
         ValueError: if actions of the task are no choices, or a number is out of its range.
@@ -96,8 +100,8 @@ def make_dqn(
     values = jax.vmap(network.apply, (None, 0))
 
     def init(key: Key[Array, ""]) -> AgentState:
-        own_key, params_key = jax.random.split(key)
-        trained = begin(optimizer, network.init(params_key))
+        own_key, params_key, first_key = jax.random.split(key, 3)
+        trained = begin(optimizer, network.init(params_key), first_weights, first_key)
         zero, replay = jnp.zeros((), jnp.int32), make_replay(empty_experience(task, replay_size))
         rest = DqnRest(zero, trained.params, replay)
         return AgentState(own_key, zero, trained.params, trained.optimizer, rest)

@@ -11,7 +11,15 @@ from jaxtyping import Array, Float, Key
 from nesht_jax.rl.agent import Agent, AgentState, Experience, Metrics
 from nesht_jax.rl.ppo_losses import Batch, actor_loss, critic_loss, evaluated, make_networks
 from nesht_jax.rl.replay import empty_experience
-from nesht_jax.rl.updates import Trained, all_finite, begin, check_shares, descend
+from nesht_jax.rl.updates import (
+    FirstWeights,
+    Trained,
+    all_finite,
+    as_drawn,
+    begin,
+    check_shares,
+    descend,
+)
 from nesht_jax.sparse.top_k import checked_count
 from nesht_jax.types import Moments, Task
 
@@ -47,6 +55,7 @@ def make_ppo(
     batch_size: int = 64,
     num_epochs: int = 10,
     normalize_rewards: bool = True,
+    first_weights: FirstWeights = as_drawn,
 ) -> Agent:
     """Makes PPO; the policy plays the mean of the actor's distribution, or the likeliest choice.
 
@@ -75,6 +84,7 @@ def make_ppo(
         num_epochs: times that each step is learned from.
         normalize_rewards: whether rewards are divided by √(variance + 1e-3) of all so far, and
             clipped to ± 10. It suits no task that always pays the same.
+        first_weights: what is made of the first weights of sparse params, see ``FirstWeights``.
 
     Raises:
         ValueError: if a number is out of its range; from ``learn``, if there are more or fewer
@@ -95,10 +105,15 @@ def make_ppo(
     networks = make_networks(task, hidden)
 
     def init(key: Key[Array, ""]) -> AgentState:
-        own_key, actor_key, critic_key = jax.random.split(key, 3)
-        actor = begin(actor_optimizer, networks.policy.init(actor_key))
+        own_key, actor_key, critic_key, *first_keys = jax.random.split(key, 5)
+        actor = begin(
+            actor_optimizer, networks.policy.init(actor_key), first_weights, first_keys[0]
+        )
+        critic = begin(
+            critic_optimizer, networks.init_critic(critic_key), first_weights, first_keys[1]
+        )
         rest = PpoRest(
-            critic=begin(critic_optimizer, networks.init_critic(critic_key)),
+            critic=critic,
             rewards=Moments.empty(1),
             rollout=empty_experience(task, num_steps, num_envs),
         )

@@ -17,8 +17,10 @@ from nesht_jax.rl.sac_losses import (
     temperature_loss,
 )
 from nesht_jax.rl.updates import (
+    FirstWeights,
     Trained,
     all_finite,
+    as_drawn,
     begin,
     check_replay,
     check_shares,
@@ -59,6 +61,7 @@ def make_sac(
     random_steps: int = 1_000,
     target_share: float = 0.005,
     reward_scale: float = 0.1,
+    first_weights: FirstWeights = as_drawn,
 ) -> Agent:
     """Makes SAC; the policy plays the squashed mean of the actor's distribution.
 
@@ -87,6 +90,7 @@ def make_sac(
             nothing.
         target_share: τ in [0, 1].
         reward_scale: factor of rewards.
+        first_weights: what is made of the first weights of sparse params, see ``FirstWeights``.
 
     Raises:
         ValueError: if actions are choices, a bound is infinite, or a number is out of its range.
@@ -99,9 +103,14 @@ def make_sac(
     check_replay(batch_size=batch_size, replay_size=replay_size, random_steps=random_steps)
 
     def init(key: Key[Array, ""]) -> AgentState:
-        own_key, actor_key, critics_key = jax.random.split(key, 3)
-        actor = begin(actor_optimizer, networks.init_actor(actor_key))
-        critics = begin(critic_optimizer, networks.init_critics(critics_key))
+        own_key, actor_key, critics_key, *first_keys = jax.random.split(key, 5)
+        actor = begin(actor_optimizer, networks.init_actor(actor_key), first_weights, first_keys[0])
+        critics = begin(
+            critic_optimizer,
+            networks.init_critics(critics_key),
+            jax.vmap(first_weights),
+            jax.random.split(first_keys[1], 2),
+        )
         rest = SacRest(
             critics=critics,
             targets=critics.params,

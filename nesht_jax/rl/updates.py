@@ -1,5 +1,6 @@
 """What the updates of all agents share: one step of any optimizer, its mask, and checks."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +24,35 @@ class Trained(NamedTuple):
     optimizer: Any
 
 
-def begin(optimizer: optax.GradientTransformation, params: Params) -> Trained:
-    """Starts an optimizer on params; those that do not live by its mask are zeroed."""
+FirstWeights = Callable[[Key[Array, ""], Params, Params], Params]
+"""``(key, params as they were drawn, mask) -> params``, those that do not live 0."""
+
+
+def as_drawn(key: Key[Array, ""], params: Params, mask: Params) -> Params:
+    """Leaves first weights as they were drawn for a dense network, but those that do not live."""
+    del key
+    return zero_dead(params, mask)
+
+
+def begin(
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    first_weights: FirstWeights = as_drawn,
+    key: Any = None,
+) -> Trained:
+    """Starts an optimizer on params, made sparse where it has a mask.
+
+    Args:
+        optimizer: what trains them.
+        params: params as they were drawn.
+        first_weights: what is made of them where there is a mask.
+        key: key that it is given.
+    """
     state = optimizer.init(params)
-    return Trained(masked(params, state), state)
+    mask = mask_of(state, params)
+    if mask is None:
+        return Trained(params, state)
+    return Trained(first_weights(key, params, mask), state)
 
 
 def descend(

@@ -21,13 +21,22 @@ from nesht_jax.rl.host import HostInteraction
 from nesht_jax.rl.interaction import EnvState, Progress, make_interaction
 from nesht_jax.rl.ppo import make_ppo
 from nesht_jax.rl.sac import make_sac
+from nesht_jax.rl.updates import FirstWeights, as_drawn
 from nesht_jax.run.config import Config, SparsityConfig
 from nesht_jax.run.optimizer import check_optimizer, optimizers, with_masks
+from nesht_jax.sparse.initialization import glorot_by_live_fans, scaled_to_live_fans
 from nesht_jax.sparse.rewiring import stacked
 from nesht_jax.types import Moments, Params, Task
 
 Advance = Callable[["AgentRunState"], tuple["AgentRunState", Progress]]
 """One generation of an agent; the state that it is given is gone."""
+
+
+FIRST_WEIGHTS: dict[str, FirstWeights] = {
+    "dense": as_drawn,
+    "scaled": lambda key, params, mask: scaled_to_live_fans(params, mask),
+    "glorot": glorot_by_live_fans,
+}
 
 
 class AgentRunState(NamedTuple):
@@ -152,6 +161,7 @@ def _agent(
         "hidden": config.policy.hidden,
         "discount": chosen.discount,
         "batch_size": chosen.batch_size,
+        "first_weights": FIRST_WEIGHTS[chosen.first_weights],
     }
     memory: dict[str, Any] = {
         "replay_size": chosen.replay_size,

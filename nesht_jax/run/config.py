@@ -361,6 +361,9 @@ class AgentConfig(Section):
         max_gradient_norm: norm that gradients are cut to; null: none.
         learning_rate_decay: the learning rate falls to 0 in proportion to the steps, which the run
             then must be given.
+        first_weights: what first weights of sparse kernels are: "dense", as of the dense agent;
+            "scaled" to the numbers of living inputs; "glorot", drawn anew by the numbers of living
+            inputs and outputs, as Graesser et al. 2022 do.
     """
 
     PREFIX = "agent."
@@ -382,6 +385,7 @@ class AgentConfig(Section):
     normalize_rewards: bool = True
     max_gradient_norm: float | None = None
     learning_rate_decay: bool = False
+    first_weights: Literal["dense", "scaled", "glorot"] = "dense"
 
     def _check(self) -> None:
         self._whole(1, "steps_per_generation", "batch_size", "replay_size", "target_every")

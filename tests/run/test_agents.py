@@ -122,6 +122,36 @@ def test_actor_and_critics_are_sparse_apart():
     assert sum(k.sum() for k in kernels) == sum(k.size for k in kernels) * 0.25
 
 
+@pytest.mark.parametrize("name", ["dqn", "sac", "ppo"])
+def test_first_weights_of_sparse_agents(name):
+    task, settings = CASES[name]
+
+    def first(kind):
+        agent = settings["agent"] | {"first_weights": kind}
+        state = build(make_config(task, name, **(settings | {"agent": agent}))).state
+        mask = mask_of(state.optimizer, state.params)
+        alive = np.asarray(mask["layer1"]["kernel"])
+        kernel = np.asarray(state.params["layer1"]["kernel"])
+        assert (kernel[~alive] == 0).all()
+        return state, kernel, alive
+
+    (dense, kernel, alive), (_, scaled, _), (drawn, glorot, _) = map(
+        first, ("dense", "scaled", "glorot")
+    )
+    live = alive.sum(0)
+    np.testing.assert_allclose(
+        scaled, kernel * np.sqrt(len(alive) / np.maximum(live, 1)), rtol=1e-5
+    )
+    fans = np.maximum(1, (live[None] + alive.sum(1)[:, None]) / 2)
+    assert (abs(glorot) <= np.sqrt(3 / fans) * (1 + 1e-6)).all() and (glorot != kernel)[alive].any()
+    if name == "sac":
+        first, second = drawn.agent.rest.critics.params["layer1"]["kernel"]
+        assert not np.isin(first[first != 0], second).any()
+        assert not np.isin(
+            first[first != 0], dense.agent.rest.critics.params["layer1"]["kernel"]
+        ).any()
+
+
 def test_an_agent_on_a_host_simulator_learns_and_goes_on(tmp_path, quiet):
     config = replace(small("dqn", generations=2), task="gymnasium/CartPole-v1")
     config = replace(config, out=str(tmp_path / "run"))
