@@ -31,6 +31,16 @@ METHODS = ["dense", "twin", "static", "set", "rigl", "pruning"]
 HORIZONS = {"gymnax/CartPole-v1": 200}
 """Steps of an episode, where the source's version of the task has others."""
 
+PRUNING = {
+    "dqn": (20_000, 75_000, 1_000),
+    "sac": (200_000, 800_000, 1_000),
+    "ppo": (32_000, 120_000, 500),
+}
+"""First and last update at which the source prunes, and those from one to the next."""
+
+DECAY = {"dqn": 2e-6, "sac": 2e-6, "ppo": 2e-4}
+"""Weight decay of sparse agents: twice the source's, which is of squares."""
+
 SCOPES = {"erk": "erdos_renyi_kernel", "uniform": "layer"}
 
 
@@ -60,23 +70,26 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
 
 def settings(options: argparse.Namespace, task: str, method: str, fraction: float) -> Config:
     """Makes the config of a method on a task."""
-    given: dict[str, Any] = {"horizon": HORIZONS.get(task), "checkpoint_every": 100}
-    if options.steps is not None:
-        given["steps"] = int(options.steps)
-    sparse = make_config(task, options.agent, **given)
+    published = make_config(task, options.agent)
+    steps = int(options.steps or published.steps or 0)
+    given: dict[str, Any] = {"horizon": HORIZONS.get(task), "steps": steps, "checkpoint_every": 100}
+    if method == "dense":
+        return make_config(task, options.agent, **given)
+    if method == "twin":
+        hidden = twin(task, published, fraction)
+        return make_config(task, options.agent, **given, policy={"hidden": hidden})
+    begin, end, every = PRUNING[options.agent]
+    share = steps / (published.steps or steps)
     chosen: dict[str, Any] = {
         "method": method,
         "fraction": fraction,
         "scope": SCOPES[options.scope],
+        "end": round(share * end),
     }
-    if method == "pruning":  # by the source, from a fifth of the run on
-        chosen["begin"] = (sparse.sparsity.end or 0) * 4 // 15
-    if method == "dense":
-        return sparse
-    if method == "twin":
-        hidden = twin(task, sparse, fraction)
-        return make_config(task, options.agent, **given, policy={"hidden": hidden})
-    return make_config(task, options.agent, **given, sparsity=chosen)
+    if method == "pruning":
+        chosen |= {"begin": round(share * begin), "every": every}
+    decay = {"weight_decay": DECAY[options.agent]}
+    return make_config(task, options.agent, **given, sparsity=chosen, optimizer=decay)
 
 
 def twin(task: str, config: Config, fraction: float) -> list[int]:

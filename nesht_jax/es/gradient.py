@@ -61,9 +61,12 @@ def nes_gradient(
 
 
 def signal_to_noise(
-    g: Params, weights: Float[Array, " n"], sigma: float | Float[Array, ""]
+    g: Params,
+    weights: Float[Array, " n"],
+    sigma: float | Float[Array, ""],
+    support: Params | None = None,
 ) -> Float[Array, ""]:
-    """Computes the mean over the weights of |σ g| / (√n ‖w‖₂).
+    """Computes the mean over the perturbed weights of |σ g| / (√n ‖w‖₂).
 
     σ g / n is the mean of the n samples w_j ε_j, and ‖w‖₂ / √n their standard deviation, but for
     what the mean explains of it: as ε_j has variance 1, whatever w. 0 where all w_j are 0.
@@ -72,9 +75,13 @@ def signal_to_noise(
         g: NES gradient.
         weights: weight of each direction, as ``nes_gradient`` was given.
         sigma: σ, likewise.
+        support: pytree like g, True where weights were perturbed; None: everywhere.
     """
     leaves = jax.tree.leaves(g)
-    mean = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves) / sum(leaf.size for leaf in leaves)
+    number: Any = sum(leaf.size for leaf in leaves)
+    if support is not None:
+        number = jnp.maximum(1, sum(leaf.sum() for leaf in jax.tree.leaves(support)))
+    mean = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves) / number
     noise = jnp.sqrt(jnp.float32(weights.size)) * jnp.linalg.norm(weights)
     return (sigma * mean / jnp.where(noise > 0, noise, jnp.inf)).astype(jnp.float32)
 

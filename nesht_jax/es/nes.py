@@ -62,8 +62,8 @@ class Info(NamedTuple):
             optimizer state was not finite.
         dropped_moments: whether the moments of the generation were left out, as they overflowed.
         gradient_norm: ‖g‖₂, in units of utility per unit of params.
-        gradient_snr: |mean| over deviation, in the mean over the weights, of w_j ε_j, what n single
-            directions say of a weight; chance alone makes it 0.8/√n.
+        gradient_snr: |mean| over deviation, in the mean over the weights that were perturbed, of
+            w_j ε_j, what n single directions say of a weight; chance alone makes it 0.8/√n.
         params_norm: ‖θ‖₂ after the update.
         sparsity: fraction of weights that do not live after the update, by the optimizer's mask.
         sigma: σ of this generation.
@@ -229,7 +229,9 @@ def nesht(
             skipped=skipped,
             dropped_moments=dropped,
             gradient_norm=optax.tree.norm(g),
-            gradient_snr=gradient.signal_to_noise(g, weights, sigma_now),
+            gradient_snr=gradient.signal_to_noise(
+                g, weights, sigma_now, support_of(state.optimizer, state.params)
+            ),
             params_norm=optax.tree.norm(params),
             sparsity=sparsity_of(mask_of(optimizer_state, params)),
             sigma=sigma_now,

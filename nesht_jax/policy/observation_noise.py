@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt32
 
 from nesht_jax.types import Moments, Params, Policy
 
@@ -32,11 +32,19 @@ def with_observation_noise(
         params: Params, moments: Moments | None, observation: Float[Array, " o"]
     ) -> Float[Array, " a"]:
         seen = jnp.asarray(observation, jnp.float32)
-        bits = jax.lax.bitcast_convert_type(seen, jnp.uint32)
-        # odd factors, so that no bit is lost, and features that change places count as a change
-        factors = 2 * jnp.arange(seen.size, dtype=jnp.uint32) + jnp.uint32(0x9E3779B1)
-        mixed = jnp.sum(bits * factors, dtype=jnp.uint32)
-        noise = jax.random.normal(jax.random.fold_in(key, mixed), seen.shape, jnp.float32)
+        noise = jax.random.normal(jax.random.fold_in(key, _mixed(seen)), seen.shape, jnp.float32)
         return policy.apply(params, moments, seen + deviation * unit * noise)
 
     return policy._replace(apply=apply)
+
+
+def _mixed(numbers: Float[Array, " o"]) -> UInt32[Array, ""]:
+    """Makes one word of the bits of all numbers: the sum of each word and its place, mixed.
+
+    The finalizer of MurmurHash3 is one to one and not linear, so that signs do not cancel.
+    """
+    places = jnp.arange(numbers.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
+    words = jax.lax.bitcast_convert_type(numbers, jnp.uint32) + places
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        words = (words ^ (words >> jnp.uint32(shift))) * jnp.uint32(factor)
+    return jnp.sum(words ^ (words >> jnp.uint32(16)), dtype=jnp.uint32)

@@ -55,6 +55,7 @@ def make_ppo(
     batch_size: int = 64,
     num_epochs: int = 10,
     normalize_rewards: bool = True,
+    observation_clip: float = 5.0,
     first_weights: FirstWeights = as_drawn,
 ) -> Agent:
     """Makes PPO; the policy plays the mean of the actor's distribution, or the likeliest choice.
@@ -84,6 +85,7 @@ def make_ppo(
         num_epochs: times that each step is learned from.
         normalize_rewards: whether rewards are divided by √(variance + 1e-3) of all so far, and
             clipped to ± 10. It suits no task that always pays the same.
+        observation_clip: bound of normalized features, in their standard deviations.
         first_weights: what is made of the first weights of sparse params, see ``FirstWeights``.
 
     Raises:
@@ -102,7 +104,7 @@ def make_ppo(
             f"num_envs * num_steps must be a multiple of batch_size, {batch_size}, got "
             f"{num_envs} * {num_steps}"
         )
-    networks = make_networks(task, hidden)
+    networks = make_networks(task, hidden, observation_clip=observation_clip)
 
     def init(key: Key[Array, ""]) -> AgentState:
         own_key, actor_key, critic_key, *first_keys = jax.random.split(key, 5)

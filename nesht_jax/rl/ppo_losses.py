@@ -41,13 +41,15 @@ class Networks(NamedTuple):
     value: Callable[[Params, Moments, Float[Array, " o"]], Float[Array, ""]]
 
 
-def make_networks(task: Task, hidden: tuple[int, ...]) -> Networks:
+def make_networks(
+    task: Task, hidden: tuple[int, ...], *, observation_clip: float = 5.0
+) -> Networks:
     """Makes an actor of tanh and a critic of relu, both seeing observations by running moments.
 
     Kernels begin orthogonal; the last of the actor normal of variance 0.1/in, truncated, and that
-    of the critic uniform on ± 0.03.
+    of the critic uniform on ± 0.03. Normalized features are clipped to ± ``observation_clip``.
     """
-    normalize = by_running_moments()
+    normalize = by_running_moments(observation_clip)
     policy = make_policy(task, hidden=hidden, activation=jnp.tanh, normalize=normalize)
     orthogonal = jax.nn.initializers.orthogonal()
     actor = make_mlp(

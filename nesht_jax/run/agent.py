@@ -93,18 +93,32 @@ def build_agent(config: Config, task: Task, key: Key[Array, ""]) -> Agent:
     if task.image_shape is not None:
         raise ValueError(f"agent.name {config.agent.name} is for vectors; {task.name} shows images")
     check_optimizer(config.optimizer)
-    dense = _optimizer(config)
-    plain = _agent(config, task, dense, dense)
-    like = jax.eval_shape(plain.init, key)
+    plain = _agent(config, task, _clipped(config, _optimizer(config)))
+    like = _first_shapes(config, plain, key)
     actor_key, critic_key = jax.random.split(key)
-    actor, chosen = dense, config.sparsity
-    if chosen.cuts:
+    actor, critic = _optimizer(config), _optimizer(config)
+    if config.sparsity.cuts:
         params = _zeros(like.params)
-        actor = with_masks(dense, chosen, plain.policy.layers, params, actor_key)
-    critic = dense
-    if config.has_sparse_critics and config.agent.name != "dqn":
-        critic = _critic_optimizer(config, dense, like, critic_key)
-    return _agent(config, task, actor, critic)
+        actor = with_masks(actor, config.sparsity, plain.policy.layers, params, actor_key)
+    if config.has_sparse_critics:
+        critic = _critic_optimizer(config, critic, like, critic_key)
+    return _agent(config, task, _clipped(config, actor), _clipped(config, critic))
+
+
+def _first_shapes(config: Config, agent: Agent, key: Key[Array, ""]) -> AgentState:
+    """Shapes of an agent's first state, once its optimizer was tried.
+
+    Raises:
+        ValueError: if the optimizer cannot be used.
+    """
+    update = optax.with_extra_args_support(_clipped(config, _optimizer(config))).update
+    like = jax.eval_shape(agent.init, key)
+    try:
+        jax.eval_shape(lambda s: update(s.params, s.optimizer, s.params, key=key), like)
+    except (TypeError, ValueError, AttributeError) as error:
+        name = config.optimizer.name
+        raise ValueError(f"optimizer {name} cannot be used: {error}") from error
+    return like
 
 
 def _critic_optimizer(
@@ -135,15 +149,20 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     if agent.learning_rate_decay:
         rate = optax.linear_schedule(chosen.learning_rate, 0.0, max(1, config.num_updates or 1))
     parts = []
-    if agent.max_gradient_norm is not None:
-        parts.append(optax.clip_by_global_norm(agent.max_gradient_norm))
     if chosen.weight_decay:
-        decay = optax.add_decayed_weights(chosen.weight_decay, mask=_is_kernel)
-        parts.append(decay)
+        parts.append(optax.add_decayed_weights(chosen.weight_decay, mask=_is_kernel))
     try:
         return optax.chain(*parts, optimizers()[chosen.name](rate, **chosen.options))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"optimizer {chosen.name} cannot be used: {error}") from error
+
+
+def _clipped(
+    config: Config, optimizer: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """The optimizer, given gradients whose norm, of dead weights too, is bounded."""
+    most = config.agent.max_gradient_norm
+    return optimizer if most is None else optax.chain(optax.clip_by_global_norm(most), optimizer)
 
 
 def _is_kernel(params: Params) -> Any:
@@ -154,9 +173,9 @@ def _agent(
     config: Config,
     task: Task,
     actor: optax.GradientTransformation,
-    critic: optax.GradientTransformation,
+    critic: optax.GradientTransformation | None = None,
 ) -> Agent:
-    chosen = config.agent
+    chosen, critic = config.agent, actor if critic is None else critic
     common: dict[str, Any] = {
         "hidden": config.policy.hidden,
         "discount": chosen.discount,
@@ -181,7 +200,7 @@ def _agent(
             task,
             actor_optimizer=actor,
             critic_optimizer=critic,
-            temperature_optimizer=_optimizer(config),
+            temperature_optimizer=_clipped(config, _optimizer(config)),
             target_share=chosen.target_share,
             reward_scale=chosen.reward_scale,
             **common,
@@ -197,6 +216,7 @@ def _agent(
         clip=chosen.clip,
         trace=chosen.trace,
         normalize_rewards=chosen.normalize_rewards,
+        observation_clip=config.policy.clip,
         **common,
     )
 

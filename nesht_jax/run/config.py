@@ -129,7 +129,8 @@ class SparsityConfig(Section):
         begin: updates before the first thresholding, or change of masks; with rule significance it
             comes sooner, from a quarter of them on, once three weights, or rows, are significant.
         end: updates after which none thresholds: what is zero then stays zero, and only what lives
-            is trained on; null: no end. Pruning needs one.
+            is trained on; null: no end. Of masks the number, counted from 0, of the last update
+            that changes them; pruning needs one.
         every: updates between two thresholdings, or changes: updates begin + 1, begin + 1 + every,
             ... threshold.
         drop: fraction of the living weights that set and rigl drop at first; it falls to 0 up to
@@ -335,9 +336,9 @@ class SearchConfig(Section):
 class AgentConfig(Section):
     """An agent that gradients train in place of an evolution strategy: a baseline.
 
-    The policy is then the agent's, of ``policy.hidden``, and ``algorithm.*`` does not count. Masks
-    of ``sparsity.*`` change by updates of the agent. The presets dqn, ppo and sac have what each
-    needs.
+    The policy is then the agent's, of ``policy.hidden``, and neither ``algorithm.*`` nor
+    ``policy.start`` count. Masks of ``sparsity.*`` change by updates of the agent. The presets dqn,
+    ppo and sac have what each needs.
 
     Args:
         name: "dqn", "ppo" or "sac"; null: an evolution strategy.
@@ -392,6 +393,9 @@ class AgentConfig(Section):
         self._whole(1, "rollout", "epochs")
         self._whole(0, "random_steps")
         self._finite(0.0, "reward_scale", open_=True)
+        for name in ("discount", "epsilon", "target_share", "clip", "trace"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"agent.{name} must be in [0, 1], got {getattr(self, name)}")
         if self.critic_fraction is not None and not 0 <= self.critic_fraction < 1:
             raise ValueError(f"agent.critic_fraction must be in [0, 1), got {self.critic_fraction}")
         if self.max_gradient_norm is not None:
@@ -513,7 +517,7 @@ class Config(Section):
             self._check_structure()
         if self.agent.name is not None:
             self._check_agent()
-        if self.sparsity.cuts and self.sparsity.has_masks:
+        if self.sparsity.has_masks and (self.sparsity.cuts or self.has_sparse_critics):
             self._check_within_run()
 
     def _check_agent(self) -> None:
@@ -523,8 +527,22 @@ class Config(Section):
             raise ValueError(f"{agent}: leave search.space and policy.kernel out")
         if self.sparsity.thresholds:
             raise ValueError(f"{agent} takes sparsity.method static, set, rigl or pruning")
-        if self.sparsity.layers or self.sparsity.explore not in (0, 1):
+        if self.sparsity.layers or self.sparsity.explore != 1:
             raise ValueError(f"{agent}: leave sparsity.layers and sparsity.explore out")
+        if self.agent.critic_fraction is not None:
+            if self.agent.name == "dqn":
+                raise ValueError(f"{agent} has no critic: leave agent.critic_fraction out")
+            if not self.sparsity.has_masks:
+                raise ValueError(
+                    "agent.critic_fraction needs sparsity.method static, set, rigl or pruning, got "
+                    f"{self.sparsity.method}"
+                )
+        elif self.sparsity.keep is not None and self.agent.name != "dqn":
+            raise ValueError(
+                f"{agent}: sparsity.keep is of the actor; say agent.critic_fraction too"
+            )
+        if self.horizon_growth > 1:
+            raise ValueError(f"{agent}: leave horizon_growth out, got {self.horizon_growth}")
         wanted = {
             "dqn": {"activation": "relu", "normalization": "none", "output": "scale"},
             "sac": {"activation": "relu", "normalization": "none", "output": "scale"},
@@ -540,17 +558,31 @@ class Config(Section):
             raise ValueError(f"{agent} needs hidden layers and no convolutions: set policy.hidden")
         if self.agent.learning_rate_decay and self.steps is None:
             raise ValueError("agent.learning_rate_decay needs steps, at whose end it is 0")
+        num_envs, chosen = self.num_envs or 1, self.agent
+        if chosen.name == "ppo" and num_envs * chosen.rollout % chosen.batch_size:
+            raise ValueError(
+                f"agent.rollout times num_envs must be a multiple of agent.batch_size, "
+                f"{chosen.batch_size}, got {chosen.rollout} times {num_envs}"
+            )
+        if chosen.name != "ppo" and max(num_envs, chosen.batch_size) > chosen.replay_size:
+            raise ValueError(
+                "agent.replay_size must hold num_envs and agent.batch_size, "
+                f"{max(num_envs, chosen.batch_size)}, got {chosen.replay_size}"
+            )
 
     def _check_within_run(self) -> None:
         """Refuses masks that change beyond the run."""
-        chosen, of_agent = self.sparsity, self.agent.name is not None
-        limit, unit = self.generations, "generations"
-        if of_agent:
+        chosen, limit, unit = self.sparsity, self.generations, "generations"
+        if self.agent.name is not None:
             limit, unit = self.num_updates, "updates"
-        name = "end" if chosen.method == "pruning" else "every"
-        last = getattr(chosen, name)
-        if chosen.method != "static" and limit is not None and last > limit:
-            raise ValueError(f"sparsity.{name} must be at most the {limit} {unit}, got {last}")
+        if chosen.method == "static" or limit is None:
+            return
+        if chosen.every > limit:
+            raise ValueError(
+                f"sparsity.every must be at most the {limit} {unit}, got {chosen.every}"
+            )
+        if chosen.end is not None and chosen.end >= limit:
+            raise ValueError(f"sparsity.end must be below the {limit} {unit}, got {chosen.end}")
 
     @property
     def num_updates(self) -> int | None:
@@ -609,12 +641,17 @@ class Config(Section):
         """Whether an agent's critics are sparse."""
         fraction = self.agent.critic_fraction
         chosen = self.sparsity.fraction if fraction is None else fraction
-        return self.agent.name is not None and self.sparsity.has_masks and chosen > 0
+        return self.agent.name in ("ppo", "sac") and self.sparsity.has_masks and chosen > 0
 
     @property
     def num_played(self) -> int:
         """Members of a generation, those that play the center of a search included."""
         return self.algorithm.num_members + (self.search.num_center if self.search.space else 0)
+
+    @property
+    def num_evaluation_envs(self) -> int | None:
+        """Environments that evaluations step at once; those of an agent are its own."""
+        return self.num_envs if self.agent.name is None else None
 
     @property
     def last_generation(self) -> int:
@@ -647,6 +684,17 @@ class Config(Section):
     @property
     def digest(self) -> str:
         """Hexadecimal digest of all that a resumed run may not change."""
-        kept = dataclasses.asdict(dataclasses.replace(self, generations=None, steps=None, out=None))
-        del kept["track"]  # as None it would give other names to the folders of earlier versions
+        kept: dict[str, Any] = dataclasses.asdict(self) | {
+            "generations": None,
+            "steps": None,
+            "out": None,
+        }
+        if self.agent.learning_rate_decay:
+            kept["steps"] = self.steps
+        # what is not used would give other names to the folders of earlier versions
+        del kept["track"]
+        if self.agent.name is None:
+            del kept["agent"]
+        if not self.sparsity.has_masks:
+            del kept["sparsity"]["drop"]
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()

@@ -126,7 +126,7 @@ def make_evaluate_center(
         experiment.policy,
         episodes=config.evaluation.episodes,
         seed=stream(config.seed, Stream.EVALUATION),
-        num_envs=config.num_envs,
+        num_envs=config.num_evaluation_envs,
     )
 
     # under vmap one run after another, to the bits of the run alone
@@ -307,7 +307,7 @@ def evaluate_run(
     rules = {
         "episodes": episodes,
         "seed": stream(seed, Stream.FINAL),
-        "num_envs": config.num_envs,
+        "num_envs": config.num_evaluation_envs,
     }
     policy = experiment.policy
     if observation_noise:

@@ -124,7 +124,7 @@ def pruned(config: Config, experiment: Experiment, at: Learned, *, episodes: int
         experiment.policy,
         episodes=episodes,
         seed=stream(config.seed, Stream.REPORT),
-        num_envs=config.num_envs,
+        num_envs=config.num_evaluation_envs,
     )
     keep_largest, living = _pruning(config, experiment, at.params)
     first = experiment.policy.layers[0] if experiment.policy.layers else None

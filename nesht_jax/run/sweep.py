@@ -41,7 +41,8 @@ def sweep(
     folder: Path,
     console: Console | None = None,
 ) -> Iterator[tuple[Config, Result]]:
-    """Trains every config on every seed, and gives the runs as they end.
+    """Trains every config on every seed, and gives the runs as they end; agents that diverge are
+    told of and left out.
 
     Called again it trains what is missing and gives all. Runs that share a program are trained side
     by side, see ``batches``.
@@ -55,8 +56,14 @@ def sweep(
     Raises:
         Interrupted, ValueError: see ``trained``.
     """
+    console = console or Console()
     for batch in batches(planned(bases, seeds=seeds, folder=folder)):
-        yield from zip(batch, trained_together(batch, console=console), strict=True)
+        try:
+            results = trained_together(batch, console=console)
+        except FloatingPointError as error:  # of an agent, which is a batch of its own
+            console.print(f"{batch[0].folder}: {error}", soft_wrap=True, markup=False)
+            continue
+        yield from zip(batch, results, strict=True)
 
 
 def planned(bases: Iterable[Config], *, seeds: Iterable[int], folder: Path) -> list[Config]:

@@ -130,6 +130,7 @@ def train(
         ValueError: in one sentence, before anything is written, if the config is impossible, the
             run folder exists (or does not, for ``resume``), or its checkpoint cannot be read.
         SimulatorError: if the environment itself raises while it is played.
+        FloatingPointError: if the params of an agent are no longer finite; its checkpoints stay.
     """
     return start(config, resume=resume).go(console or Console(), on_evaluation=on_evaluation)
 
@@ -375,7 +376,9 @@ def _training(
 ) -> tuple[Evaluate | Advance, Callable[[], object]]:
     """What plays the population, or does a generation of the agent; and what frees it."""
     if isinstance(experiment.algorithm, Agent):
-        seed = stream(config.seed, Stream.SIMULATOR)
+        # a resumed run has other episodes outside JAX, not those of its beginning again
+        generation = int(experiment.state.generation)
+        seed = stream(stream(config.seed, Stream.SIMULATOR) + generation, Stream.SIMULATOR)
         return make_advance(config, experiment.task, experiment.algorithm, seed=seed)
     evaluate = build_training(config, experiment)
     return evaluate, evaluate.close if isinstance(evaluate, HostEvaluate) else lambda: None

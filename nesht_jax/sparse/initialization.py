@@ -37,7 +37,7 @@ def glorot_by_live_fans(key: Key[Array, ""], params: Params, mask: Params) -> Pa
 
     Args:
         key: key of the draws.
-        params: params as they begin; leaves of fewer than two dimensions stay.
+        params: params as they begin; leaves of other than two dimensions, as filters, stay.
         mask: pytree like params, True where a weight lives.
 
     Reference: Graesser et al. 2022 (arXiv 2206.10369), code (rigl, ``fixed_sparse_init``).
@@ -45,10 +45,9 @@ def glorot_by_live_fans(key: Key[Array, ""], params: Params, mask: Params) -> Pa
     leaves, treedef = jax.tree.flatten(params)
 
     def drawn(i: int, w: Float[Array, "..."], alive: Bool[Array, "..."]) -> Float[Array, "..."]:
-        if w.ndim < 2:
-            return w
-        live_in = _summed(alive, tuple(range(w.ndim - 1)))
-        live_out = _summed(alive, tuple(range(1, w.ndim)))
+        if w.ndim != 2:
+            return jnp.where(alive, w, 0)
+        live_in, live_out = _summed(alive, (0,)), _summed(alive, (1,))
         bound = jnp.sqrt(3 / jnp.maximum(1, (live_in + live_out) / 2))
         draws = jax.random.uniform(jax.random.fold_in(key, i), w.shape, w.dtype, -1, 1)
         return jnp.where(alive, bound * draws, 0).astype(w.dtype)

@@ -236,10 +236,12 @@ def stacked(
     def update(
         updates: Params, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Params, Any]:
-        def one(key: Key[Array, ""], g: Params, s: Any, p: Params) -> tuple[Params, Any]:
+        def one(of_one: tuple[Any, ...]) -> tuple[Params, Any]:
+            key, g, s, p = of_one
             return optax.with_extra_args_support(make(key)).update(g, s, p, **extra)
 
-        return jax.vmap(one)(keys, updates, state, params)
+        # not vmap, which would change masks in every update, to throw the result away
+        return jax.lax.map(one, (keys, updates, state, params))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

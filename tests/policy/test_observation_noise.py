@@ -42,6 +42,13 @@ def test_it_changes_with_the_last_bit_with_places_and_with_the_key():
     np.testing.assert_array_equal(noise[0], again)
 
 
+def test_signs_do_not_cancel():
+    x = jnp.asarray([0.3, -0.2, 5.0])
+    mirrored = x * jnp.asarray([-1.0, -1.0, 1.0])
+    noise = [np.asarray(noisy(1.0).apply((), None, s) - s) for s in (x, mirrored)]
+    assert abs(noise[0] - noise[1])[:2].min() > 1e-3
+
+
 def test_without_deviation_nothing_changes():
     x = jnp.asarray([0.3, -0.2, 5.0])
     np.testing.assert_array_equal(noisy(0.0).apply((), None, x), x)

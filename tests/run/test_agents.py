@@ -162,6 +162,39 @@ def test_an_agent_on_a_host_simulator_learns_and_goes_on(tmp_path, quiet):
     assert leaves(again.state) != leaves(first.state)
 
 
+def test_the_preset_plays_in_envpool_too(tmp_path, quiet):
+    pytest.importorskip("envpool", reason="envpool has no wheel for this machine")
+    config = small("sac", generations=1, out=str(tmp_path / "run"))
+    done = train(replace(config, task="envpool/Pendulum-v1"), console=quiet)
+    assert done.rows[-1].evaluation.episodes == 3
+
+
+def test_a_resumed_run_cannot_move_the_end_of_its_learning_rate(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    words = (
+        "train gymnax/CartPole-v1 ppo --policy.hidden [4] --steps 64 --agent.rollout 32 "
+        f"--agent.batch_size 16 --agent.epochs 1 --agent.steps_per_generation 32 --out {out}"
+    )
+    assert main([*words.split(), "--evaluation.episodes", "2"]) == 0
+    assert main(["train", "--resume", out, "--steps", "128"]) == 2
+    assert "steps cannot change where agent.learning_rate_decay" in capsys.readouterr().err
+
+
+def test_a_sweep_goes_on_where_an_agent_diverges(tmp_path, quiet):
+    lost = small("dqn", generations=1, optimizer={"learning_rate": 1e30})
+    kept = small("dqn", generations=1)
+    found = list(sweep([lost, kept], seeds=[0], folder=tmp_path, console=quiet))
+    assert [config.optimizer.learning_rate for config, _ in found] == [1e-3]
+
+
+def test_what_ppo_sees_is_clipped_as_the_policy_says(tmp_path, quiet):
+    _, settings = CASES["ppo"]
+    policy = settings["policy"] | {"clip": 0.5}
+    config = small("ppo", policy=policy, out=str(tmp_path / "run"))
+    done = train(replace(config, task="gymnax/Pendulum-v1"), console=quiet)
+    assert export(done.folder, "numpy").difference < 1e-5
+
+
 def test_seeds_of_a_sweep_are_trained_one_after_another(tmp_path, quiet):
     runs = list(sweep([small("dqn", generations=1)], seeds=[0, 1], folder=tmp_path, console=quiet))
     assert [config.seed for config, _ in runs] == [0, 1]
@@ -200,9 +233,41 @@ def test_an_agent_that_diverges_ends_in_a_sentence_and_keeps_its_checkpoint(tmp_
             "sparsity.every must be at most the 99000 updates, got 100000",
         ),
         (
+            "gymnax/CartPole-v1 dqn --steps 5000 --sparsity.fraction 0.9",
+            "sparsity.end must be below the 4000 updates, got 75000",
+        ),
+        ("gymnax/CartPole-v1 dqn --agent.critic_fraction 0.5", "agent.name dqn has no critic"),
+        (
+            "gymnax/Pendulum-v1 sac --sparsity.method none --agent.critic_fraction 0.5",
+            "agent.critic_fraction needs sparsity.method static, set, rigl or pruning, got none",
+        ),
+        (
+            "gymnax/Pendulum-v1 sac --sparsity.scope all --sparsity.keep 50",
+            "sparsity.keep is of the actor; say agent.critic_fraction too",
+        ),
+        (
+            "gymnax/Pendulum-v1 sac --agent.critic_fraction 0.5 --sparsity.every 1000000",
+            "sparsity.every must be at most the 999000 updates, got 1000000",
+        ),
+        (
+            "gymnax/CartPole-v1 dqn --horizon 100 --horizon_growth 1.5",
+            "leave horizon_growth out, got 1.5",
+        ),
+        (
+            "gymnax/CartPole-v1 dqn --num_envs 200 --agent.replay_size 150",
+            "agent.replay_size must hold num_envs and agent.batch_size, 200, got 150",
+        ),
+        (
+            "gymnax/CartPole-v1 ppo --agent.rollout 100",
+            "agent.rollout times num_envs must be a multiple of agent.batch_size, 64, got 100",
+        ),
+        ("gymnax/CartPole-v1 dqn --agent.discount 2", "agent.discount must be in [0, 1], got 2"),
+        ("gymnax/CartPole-v1 dqn --optimizer.options {b1:x}", "optimizer.options"),
+        ("gymnax/CartPole-v1 dqn --optimizer.name lbfgs", "optimizer lbfgs cannot be used"),
+        (
             "gymnax/CartPole-v1 ppo --sparsity.fraction 0.9 --sparsity.method pruning "
             "--sparsity.end 1000000",
-            "sparsity.end must be at most the 156480 updates, got 1000000",
+            "sparsity.end must be below the 156480 updates, got 1000000",
         ),
         (
             "gymnax/CartPole-v1 dqn --sparsity.fraction 0.999999",
@@ -217,7 +282,7 @@ def test_an_agent_that_diverges_ends_in_a_sentence_and_keeps_its_checkpoint(tmp_
         ("gymnax/Breakout-MinAtar dqn", "is for vectors"),
         (
             "gymnax/CartPole-v1 dqn --agent.batch_size 200000",
-            "batch_size must be 1 ... replay_size",
+            "agent.replay_size must hold",
         ),
         ("gymnax/CartPole-v1 dqn --optimizer.name adamm", "there is no optimizer 'adamm'"),
     ],

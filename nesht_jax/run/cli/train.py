@@ -74,6 +74,8 @@ def _continued(folder: Path, given: argparse.Namespace) -> Config:
         raise ValueError(f"a resumed run keeps its config; got {', '.join(given.settings)}")
     asked = config_of(merge(dataclasses.asdict(saved), given_settings(given)))
     changed = [name for name in leaves(Config) if _value(saved, name) != _value(asked, name)]
+    if "steps" in changed and saved.agent.learning_rate_decay:
+        raise ValueError("steps cannot change where agent.learning_rate_decay ends with them")
     if not {*changed} <= {*CHANGEABLE}:
         names, but = ", ".join(changed), ", ".join(CHANGEABLE)
         raise ValueError(f"a resumed run keeps its config but for {but}; got {names}")
