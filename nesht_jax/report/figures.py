@@ -34,26 +34,32 @@ MEAN_POINTS = 200
 def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
     """Draws return against generation: the evaluated center with its 95 % interval, the population.
 
+    Of an agent they are its policy, and the episodes that it explored in.
+
     Where a generation or an evaluation has no finite return the curve has a gap.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     trained = [row for row in rows if row.generation]
     generation = [row.generation for row in trained]
+    of_agent = any(row.agent is not None for row in trained)
+    labels = "population, mean ± std", "thresholded center"
+    if of_agent:
+        labels = "in training, mean", "policy"
     mean = _numbers([row.fitness_mean for row in trained])
     std = _numbers([row.fitness_std for row in trained])
     axes.fill_between(generation, mean - std, mean + std, alpha=0.2, color="C7", lw=0)
-    axes.plot(generation, mean, color="C7", lw=1, label="population, mean ± std")
+    axes.plot(generation, mean, color="C7", lw=1, label=labels[0])
     scored = [(row.generation, row.evaluation) for row in rows if row.evaluation is not None]
     at = [generation for generation, _ in scored]
     center = _numbers([evaluation.mean for _, evaluation in scored])
     low = _numbers([evaluation.low for _, evaluation in scored], center)
     high = _numbers([evaluation.high for _, evaluation in scored], center)
     axes.fill_between(at, low, high, alpha=0.25, color="C0", lw=0)
-    axes.plot(at, center, "o-", ms=3, color="C0", label="thresholded center, mean and 95 % CI")
+    axes.plot(at, center, "o-", ms=3, color="C0", label=f"{labels[1]}, mean and 95 % CI")
     axes.set(xlabel="generation", ylabel="return", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="lower right" if of_agent else "upper left", frameon=False)
     figure.savefig(path, dpi=120)
 
 
