@@ -38,6 +38,7 @@ def measure(folder: Path, deviation: float, episodes: int) -> Row:
     return {
         "task": config.task,
         "method": config.method,
+        "hidden": " ".join(map(str, config.policy.hidden)),
         "seed": config.seed,
         "sparsity": round(scores.thresholded_sparsity, 3),
         "noise": deviation,
