@@ -83,6 +83,8 @@ def signal_to_noise(
         number = jnp.maximum(1, sum(leaf.sum() for leaf in jax.tree.leaves(support)))
     mean = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves) / number
     noise = jnp.sqrt(jnp.float32(weights.size)) * jnp.linalg.norm(weights)
+    # or XLA multiplies constants beforehand, to other bits where σ is one than where it is traced
+    mean = jax.lax.optimization_barrier(mean)
     return (sigma * mean / jnp.where(noise > 0, noise, jnp.inf)).astype(jnp.float32)
 
 

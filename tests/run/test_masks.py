@@ -112,7 +112,10 @@ def test_its_name(method, name):
         ("set --sparsity.unit row", "sparsity.method set goes with unit weight and rule top_k"),
         ("rigl --sparsity.explore 0.1", "takes sparsity.explore 0 or 1, got 0.1"),
         ("pruning", "sparsity.method pruning needs sparsity.end, its last update"),
-        ("pruning --sparsity.end 10", "sparsity.end must be at most the 9 generations, got 10"),
+        (
+            "pruning --sparsity.end 10 --sparsity.every 2",
+            "sparsity.end must be below the 9 generations, got 10",
+        ),
         ("set --sparsity.every 10", "sparsity.every must be at most the 9 generations, got 10"),
         ("set --sparsity.drop 1.5", "sparsity.drop must be in [0, 1], got 1.5"),
         ("set --sparsity.forget_moments true", "always forgets moments"),

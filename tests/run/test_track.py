@@ -74,15 +74,17 @@ def die_at_5(folder):
 
 
 def test_every_number_of_a_row_has_its_tag():
-    assert {*GROUPS} | {"evaluation"} == {*Row._fields}
+    assert {*GROUPS} | {"evaluation", "agent"} == {*Row._fields}
     evaluation = EvaluationRow(1.0, None, 0.5, 1.5, 10, 0, 9.0, 0.25, [3.0, 4.0])
     row = Row(7, seconds=0.5, fitness_mean=2.0, skipped=True, steps=80, evaluation=evaluation)
+    row = row._replace(agent={"loss": 0.5, "entropy": None})
     told = scalars(row)
     assert told["time/generation"] == 7 and told["time/steps_per_second"] == 160
     assert told["train/fitness_mean"] == 2 and told["train/skipped"] == 1
     assert told["eval/mean"] == 1 and told["eval/sparsity"] == 0.25
     assert (told["eval/segment_norms/0"], told["eval/segment_norms/1"]) == (3, 4)
-    assert not {"eval/standard_error", "time/frames", "weights/sparsity"} & {*told}
+    assert told["agent/loss"] == 0.5
+    assert not {"agent/entropy", "eval/standard_error", "time/frames", "weights/sparsity"} & {*told}
 
 
 def test_a_row_before_the_clock_ran_has_no_rate():
