@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from measuring import Row, Table, command, timed
 
-from nesht_jax import make_config
+from nesht_jax import State, make_config
 from nesht_jax.run.build import Experiment, build, build_training
 from nesht_jax.run.config import Config
+from nesht_jax.run.generations import strategy
 from nesht_jax.types import HostEvaluate
 
 SPACES = {
@@ -85,11 +86,12 @@ def generation_seconds(task: str) -> float:
     members = {"algorithm": {"num_members": settings(task)[0].num_played}}
     config, experiment = settings(task, search={"space": []}, **members)
     evaluate = build_training(config, experiment)
-    state, key = experiment.state, jax.random.key(0)
+    state, key, population = experiment.state, jax.random.key(0), strategy(experiment).population
+    assert isinstance(state, State)
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        evaluation = evaluate(key, experiment.algorithm.population(state), state.moments)
+        evaluation = evaluate(key, population(state), state.moments)
         jax.block_until_ready(evaluation.fitness)
         seconds.append(time.perf_counter() - started)
     if isinstance(evaluate, HostEvaluate):

@@ -13,9 +13,10 @@ from loops import scan, usual_num_envs, zero_actions
 from measuring import Row, Table, command, timed
 
 from nesht_jax.envs.compiler import compiler_options
-from nesht_jax.es.nes import generation_keys
+from nesht_jax.es.nes import State, generation_keys
 from nesht_jax.run.build import build, build_task, build_training
 from nesht_jax.run.config import AlgorithmConfig, Config
+from nesht_jax.run.generations import strategy
 from nesht_jax.types import Evaluation, Task
 
 
@@ -58,8 +59,9 @@ def measure(config: Config, repeats: int) -> tuple[Row, float]:
     """Times the queue; gives its columns, and its seconds as they are."""
     experiment = build(config)
     state = experiment.state
+    assert isinstance(state, State)
     _, key = generation_keys(state)
-    population = experiment.algorithm.population(state)
+    population = strategy(experiment).population(state)
     training = build_training(config, experiment)
     evaluate = jax.jit(training, compiler_options=compiler_options())
     plays: list[Evaluation] = []
