@@ -162,8 +162,11 @@ def build(config: Config) -> Experiment:
 def _build_with_agent(config: Config, task: Task, key: Key[Array, ""]) -> Experiment:
     agent = build_agent(config, task, _masks_key(config))
     state = first_state(config, task, agent, key)
-    never = lambda generation: jnp.asarray(False)  # noqa: E731
-    return Experiment(config, task, agent.policy, agent, None, never, state)
+    return Experiment(config, task, agent.policy, agent, None, _never, state)
+
+
+def _never(generation: Int[Array, ""]) -> Bool[Array, ""]:
+    return jnp.asarray(False)
 
 
 def _masks_key(config: Config) -> Key[Array, ""]:
