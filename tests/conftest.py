@@ -18,6 +18,13 @@ import pytest  # noqa: E402  (after JAX)
 jaxtyping.install_import_hook("nesht_jax", "beartype.beartype")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs_end_with_their_module():
+    """Each compiled program maps memory; Linux ends a process that has mapped 65,530 pieces."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def strict_rank_promotion(request):
     """Mark a test ``simulator`` if the simulator's own code broadcasts ranks."""

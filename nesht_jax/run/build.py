@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from nesht_jax.rl.agent import Agent
 from nesht_jax.run.agent import RunState, build_agent, first_state
 from nesht_jax.run.architecture import Search, build_search, searching
 from nesht_jax.run.config import Config, SparsityConfig
+from nesht_jax.run.machine import memory
 from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept, check_power
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms
@@ -133,6 +134,8 @@ def build(config: Config) -> Experiment:
         return _build_with_agent(config, task, key)
     policy = build_policy(config, task)
     init_key, run_key = jax.random.split(key)
+    # weights, two moments of the optimizer, one perturbation
+    check_fits("policy.hidden", policy.init, init_key, copies=4)
     params = policy.init(init_key)
     search = build_search(config, task, policy)
     if search is not None:
@@ -161,8 +164,32 @@ def build(config: Config) -> Experiment:
 
 def _build_with_agent(config: Config, task: Task, key: Key[Array, ""]) -> Experiment:
     agent = build_agent(config, task, _masks_key(config))
+    check_fits("the agent with its replay", agent.init, key, copies=1)
     state = first_state(config, task, agent, key)
     return Experiment(config, task, agent.policy, agent, None, _never, state)
+
+
+def check_fits(
+    what: str, init: Callable[[Key[Array, ""]], Any], key: Key[Array, ""], *, copies: int
+) -> None:
+    """Refuses what would not fit into memory, before any of it is made.
+
+    Args:
+        what: what a sentence calls it.
+        init: function of the key that makes it.
+        key: key for ``init``.
+        copies: how many copies of it there will be.
+
+    Raises:
+        ValueError: if all copies are larger than the memory of this machine.
+    """
+    arrays = jax.tree.leaves(jax.eval_shape(init, key))
+    size = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
+    if size > (room := memory()):
+        raise ValueError(
+            f"{what} would take at least {size / 2**30:,.0f} GiB of memory, of which this machine "
+            f"has {room / 2**30:,.0f}"
+        )
 
 
 def _never(generation: Int[Array, ""]) -> Bool[Array, ""]:

@@ -13,6 +13,9 @@ from nesht_jax.run.fields import checked
 DEFAULT_STEPS = 1_000_000
 """Useful steps of a run that is told neither steps nor generations: minutes on two cores."""
 
+MOST_LAYERS = 64
+"""Hidden layers of a policy; of thousands, which a damaged file may name, no end would be seen."""
+
 CHANGEABLE = ("generations", "steps", "track")
 """Options that a resumed run may change."""
 
@@ -277,6 +280,10 @@ class PolicyConfig(Section):
         for width in self.hidden:
             if not 1 <= width < 2**31:
                 raise ValueError(f"policy.hidden: a width must be at least 1, got {width}")
+        if len(self.hidden) > MOST_LAYERS:
+            raise ValueError(
+                f"policy.hidden takes at most {MOST_LAYERS} layers, got {len(self.hidden)}"
+            )
         if not self.clip > 0:
             raise ValueError(f"policy.clip must be positive, got {self.clip}")
         self._whole(1, "gate_cost_generations")

@@ -223,8 +223,8 @@ def restore(folder: Path, *, trust: bool = False) -> tuple[Config, Experiment]:
     """
     config = read_config(folder, trust=trust)
     experiment = build(config)
-    with closing(Checkpoints(folder / "checkpoints", create=False)) as checkpoints:
-        return config, experiment._replace(state=checkpoints.restore(experiment.state))
+    with closing(Checkpoints(folder / "checkpoints", config, create=False)) as checkpoints:
+        return config, experiment._replace(state=checkpoints.restore(experiment.state).state)
 
 
 def learned(

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 from functools import cache
+from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 hints = cache(get_type_hints)
@@ -18,6 +19,11 @@ def leaves(kind: Any, prefix: str = "") -> dict[str, tuple[Any, str]]:
         else:
             found[prefix + f.name] = (kind, f.name)
     return found
+
+
+def differences(one: Any, other: Any) -> list[str]:
+    """Dotted names of the fields in which two values of a dataclass differ."""
+    return [n for n in leaves(type(one)) if attrgetter(n)(one) != attrgetter(n)(other)]
 
 
 def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:

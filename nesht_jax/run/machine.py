@@ -3,6 +3,7 @@
 JAX is imported inside: a mistyped option is answered before that takes its second.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def has_accelerator() -> bool:
         raise ValueError(
             f"JAX cannot use {asked!r} on this machine (JAX_PLATFORMS): {words}"
         ) from error
+
+
+def memory() -> float:
+    """Gives the bytes that JAX's device has, of a CPU those of the machine; infinity if unknown."""
+    import jax
+
+    told = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in told:
+        return float(told["bytes_limit"])
+    if hasattr(os, "sysconf"):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return math.inf
 
 
 def keep_compilations() -> None:

@@ -6,7 +6,6 @@ under ``moments/``; of a search ``edges``, the share of the proposals in which e
 """
 
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nesht_jax.run.agent import RunState
+from nesht_jax.run.yaml import write
 from nesht_jax.types import Moments, Params, is_phantom
 
 NAME = "policies.npz"
@@ -92,10 +92,10 @@ class Policies:
         while len(self._kept) > 2 and size * len(self._kept) > MOST_BYTES:
             best = best_of(np.array([kept["return"] for kept in self._kept]))
             del self._kept[0 if best else 1]
-        beside = self._path.with_name(f".{os.getpid()}.{NAME}")
         stacked = {name: np.stack([kept[name] for kept in self._kept]) for name in arrays}
-        np.savez(beside, **stacked)  # pyright: ignore[reportArgumentType]
-        os.replace(beside, self._path)
+        file = io.BytesIO()
+        np.savez(file, **stacked)  # pyright: ignore[reportArgumentType]
+        write(self._path, file.getvalue())
 
 
 def best_of(returns: np.ndarray) -> int:

@@ -14,6 +14,7 @@ from rich.text import Text
 from nesht_jax.report.rows import EvaluationRow, Row, finite, read_rows, to_json
 from nesht_jax.run.config import Config
 from nesht_jax.run.track import Tracker
+from nesht_jax.run.yaml import write
 
 
 class Metrics:
@@ -24,12 +25,25 @@ class Metrics:
         path = config.folder / "metrics.jsonl"
         rows = read_rows(path) if path.exists() else []
         self.rows = [row for row in rows if row.generation <= generation]
-        kept = path.with_suffix(".kept")
-        lines = "".join(to_json(row) + "\n" for row in self.rows)
-        kept.write_text(lines, encoding="utf-8")
-        os.replace(kept, path)
+        write(path, "".join(to_json(row) + "\n" for row in self.rows))
         self._tracker = Tracker(config, rows, generation=generation) if config.track else None
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file = path, path.open("a", encoding="utf-8")
+
+    def check(self) -> None:
+        """Looks whether the file is still the one that was opened.
+
+        Raises:
+            FileNotFoundError: if it was moved or removed, alone or with its folder.
+        """
+        try:
+            same = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise FileNotFoundError(
+                f"{self._path} or its folder was moved or removed while the run trained; it stops, "
+                "and nothing more is saved"
+            )
 
     def append(self, row: Row) -> None:
         """Writes one row; numbers that are not finite become None."""

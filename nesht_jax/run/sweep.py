@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from signal import Signals
 
@@ -15,7 +14,7 @@ from nesht_jax.report.rows import read_rows
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import build_policy, build_task, traceable
 from nesht_jax.run.config import CHANGEABLE, Config
-from nesht_jax.run.fields import leaves
+from nesht_jax.run.fields import differences
 from nesht_jax.run.train import Result, go_together, prepared, start
 from nesht_jax.run.yaml import read_config
 
@@ -111,7 +110,7 @@ def check_runs(configs: list[Config]) -> None:
         ValueError: in one sentence.
     """
     for config in configs:
-        prepared(config, resume=_has_begun(config)).close()
+        prepared(config, resume=has_begun(config)).close()
 
 
 def batches(configs: list[Config]) -> list[list[Config]]:
@@ -173,7 +172,7 @@ def trained_together(configs: list[Config], *, console: Console | None = None) -
 
     Those that were cut off at another generation than the others are trained apart from them.
     """
-    runs = [start(config, resume=_has_begun(config)) for config in configs]
+    runs = [start(config, resume=has_begun(config)) for config in configs]
     in_step: dict[tuple[bool, int], list[int]] = {}
     for i, run in enumerate(runs):
         in_step.setdefault((run.is_done, run.number), []).append(i)
@@ -198,8 +197,12 @@ def trained(config: Config, *, console: Console | None = None) -> Result:
     return result
 
 
-def _has_begun(config: Config) -> bool:
-    """Whether a run is in its folder; what is not its beginning is refused."""
+def has_begun(config: Config) -> bool:
+    """Tells whether a run is in its folder.
+
+    Raises:
+        ValueError: in one sentence, if what is there is no beginning of the run.
+    """
     folder = config.folder
     if not (folder / "config.yaml").is_file():
         return False
@@ -218,6 +221,6 @@ def _has_begun(config: Config) -> bool:
 def _check_same(saved: Config, asked: Config) -> None:
     if saved.digest == asked.digest:
         return
-    changed = [n for n in leaves(Config) if attrgetter(n)(saved) != attrgetter(n)(asked)]
+    changed = differences(saved, asked)
     names = ", ".join(name for name in changed if name not in (*CHANGEABLE, "out"))
     raise ValueError(f"run folder {asked.folder} holds a run of other settings: {names}")

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -42,7 +43,7 @@ from nesht_jax.run.build import (
     traceable,
     with_values,
 )
-from nesht_jax.run.checkpoint import Checkpoints
+from nesht_jax.run.checkpoint import Checkpoints, Saved
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import EvaluateCenter, make_evaluate_center, projected
 from nesht_jax.run.generations import (
@@ -131,6 +132,8 @@ def train(
             run folder exists (or does not, for ``resume``), or its checkpoint cannot be read.
         SimulatorError: if the environment itself raises while it is played.
         FloatingPointError: if the params of an agent are no longer finite; its checkpoints stay.
+        OSError: if the run folder is moved or removed while the run trains, or does not take what
+            is written, or the last checkpoint does not read back.
     """
     return start(config, resume=resume).go(console or Console(), on_evaluation=on_evaluation)
 
@@ -146,7 +149,6 @@ class Run:
         close: what frees the simulators of both.
         state: state after the last generation that was done.
         number: number of the next generation.
-        left: useful steps that are left to do.
     """
 
     def __init__(
@@ -157,15 +159,21 @@ class Run:
         evaluate: Evaluate | Advance,
         evaluate_center: EvaluateCenter,
         close: Callable[[], object],
+        *,
+        steps: int,
     ) -> None:
         self.config, self.experiment, self._policies = config, experiment, policies
         self.evaluate, self.evaluate_center, self.close = evaluate, evaluate_center, close
-        self.state, log = experiment.state, config.folder / "metrics.jsonl"
-        generation = int(self.state.generation)
-        rows = [r for r in read_rows(log) if r.generation <= generation] if log.exists() else []
+        self.state, self._steps = experiment.state, steps
+        generation, log = int(self.state.generation), config.folder / "metrics.jsonl"
         # the state alone says where to go on; row 0, the evaluation before training, may be missing
-        self.number = generation + 1 if generation or rows else 0
-        self.left = (config.step_limit or math.inf) - sum(row.steps for row in rows)
+        begun = generation > 0 or (log.exists() and bool(read_rows(log)))
+        self.number = generation + 1 if begun else 0
+
+    @property
+    def left(self) -> float:
+        """Useful steps that are left to do; infinity without a limit."""
+        return float((self.config.step_limit or math.inf) - self._steps)
 
     @property
     def is_done(self) -> bool:
@@ -180,8 +188,9 @@ class Run:
     def begin(self, stack: ExitStack) -> None:
         """Opens what a run leaves while it goes; the stack closes it."""
         folder, generation = self.config.folder, int(self.state.generation)
-        self._checkpoints = Checkpoints(folder / "checkpoints", create=True)
+        self._checkpoints = Checkpoints(folder / "checkpoints", self.config, create=True)
         stack.callback(self._checkpoints.close)
+        self._checkpoints.set_aside(after=generation)
         # with checkpoint 0 a run that dies before its first evaluation can be resumed
         self.save()
         self._sitting = Sitting(folder, generation=generation)
@@ -198,10 +207,11 @@ class Run:
         self.state = state  # the one before was donated, even where nothing was to be done
         if not rows:
             return
+        self._metrics.check()
         for row in rows:
             self._metrics.append(row)
         end = rows[-1].generation
-        self.number, self.left = end + 1, self.left - sum(row.steps for row in rows)
+        self.number, self._steps = end + 1, self._steps + sum(row.steps for row in rows)
         if (evaluation := rows[-1].evaluation) is not None:
             params, sparsity, edges = projected(state)
             edges = None if edges is None else np.asarray(edges)
@@ -212,10 +222,15 @@ class Run:
 
     def save(self) -> None:
         """Writes a checkpoint, if there is none of this generation."""
-        self._checkpoints.save(self.state)
+        self._checkpoints.save(self.state, steps=self._steps)
 
     def end(self) -> None:
-        """Notes where the sitting ended."""
+        """Reads the last checkpoint back, and notes where the sitting ended.
+
+        Raises:
+            OSError: if the checkpoint is not there, or not as it was saved.
+        """
+        self._checkpoints.check(self.state)
         self._sitting.end(generation=int(self.state.generation))
 
     def result(self, interrupted: Signals | None) -> Result:
@@ -351,15 +366,22 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         ValueError: see ``train``.
     """
     folder = config.folder
+    if unreadable := {"[", "\\"} & {*folder.absolute().as_posix()}:
+        # Orbax 0.12 takes the path for a pattern: it writes checkpoints that it cannot read
+        raise ValueError(
+            f"run folder {folder} has {' and '.join(sorted(unreadable))} in its path, from which "
+            "no checkpoint can be read; choose another by --out"
+        )
     if resume and not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(exists_already(folder))
     if config.track:
         check_installed(config.track)
-    experiment = build(config)
+    experiment, steps = build(config), 0
     if resume:
-        experiment = experiment._replace(state=_restored(folder, experiment.state))
+        state, steps = _restored(config, experiment.state)
+        experiment = experiment._replace(state=state)
     policies = Policies(folder, generation=int(experiment.state.generation))
     evaluate, close_training = _training(config, experiment)
     evaluate_center, close_center = make_evaluate_center(config, experiment)
@@ -368,7 +390,7 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         close_center()
         close_training()
 
-    return Run(config, experiment, policies, evaluate, evaluate_center, close)
+    return Run(config, experiment, policies, evaluate, evaluate_center, close, steps=steps)
 
 
 def _training(
@@ -413,17 +435,29 @@ def make_folder(folder: Path, config: Config) -> None:
         raise ValueError(exists_already(folder)) from error
 
 
-def _restored(folder: Path, state: RunState) -> RunState:
-    """The newest state of a run; its first, if the run died before its first checkpoint."""
-    log = folder / "metrics.jsonl"
+def _restored(config: Config, first: RunState) -> Saved:
+    """The newest checkpoint of a run; its first state, if the run died before it saved any.
+
+    Warns of rows that its log has lost.
+    """
+    log = config.folder / "metrics.jsonl"
     rows = read_rows(log) if log.exists() else []
-    checkpoints = Checkpoints(folder / "checkpoints", create=False)
+    checkpoints = Checkpoints(config.folder / "checkpoints", config, create=False)
     try:
         if checkpoints.latest() is None and not rows:
-            return state
-        return checkpoints.restore(state)
+            return Saved(first, 0)
+        saved = checkpoints.restore(first)
     finally:
         checkpoints.close()
+    expected = int(saved.state.generation)
+    lost = sorted({*range(1, expected + 1)} - {row.generation for row in rows})
+    if lost:
+        warnings.warn(
+            f"{log} has lost the rows of {len(lost)} generations, the first of them {lost[0]}; the "
+            "run goes on from its checkpoint, and they stay lost",
+            stacklevel=2,
+        )
+    return saved
 
 
 def _draw(config: Config, experiment: Experiment, result: Result, params: Params) -> None:

@@ -7,6 +7,7 @@ tag makes an object. Files are UTF-8, whatever the locale.
 import dataclasses
 import io
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,8 +109,9 @@ def dump(config: Config) -> str:
 
 def write(path: Path, content: str | bytes) -> None:
     """Replaces a file whole: a kill in the middle leaves the old one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with beside.open("xb") as file:  # never through a link that somebody laid there
+        file.write(content.encode() if isinstance(content, str) else content)
     os.replace(beside, path)
 
 
@@ -121,13 +123,17 @@ def read_config(folder: Path, *, trust: bool = False) -> Config:
         trust: whether the task of the config may have a module imported that this process has not.
 
     Raises:
-        ValueError: if the folder is missing, or is not a run, or its config does not read, or names
-            such a module without trust.
+        ValueError: if the folder is missing, or is not a run, or holds a link to elsewhere, or its
+            config does not read, or names such a module without trust.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder} is not a run folder: it has no config.yaml")
+    home = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise ValueError(f"{path} is a link out of the run folder, which no run makes")
     given = read(folder / "config.yaml")
     try:
         config = dataclasses.replace(config_of(given), out=str(folder))

@@ -107,7 +107,7 @@ def test_an_error_of_the_environment_keeps_its_place_and_the_run_goes_on(tmp_pat
 
 def test_a_run_that_dies_before_its_first_checkpoint_starts_anew(probe, tmp_path, monkeypatch):
     with monkeypatch.context() as dying:
-        dying.setattr(train_module.Checkpoints, "save", lambda self, state: 1 / 0)
+        dying.setattr(train_module.Checkpoints, "save", lambda self, state, *, steps: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             quiet_train(probe)
     resumed = quiet_train(probe, resume=True)
@@ -127,9 +127,21 @@ def test_a_kill_in_the_first_evaluation_leaves_a_run_to_go_on_with(probe, monkey
 
 def test_a_lost_log_does_not_turn_a_run_back(finished):
     (finished.folder / "metrics.jsonl").write_text("")
-    resumed = quiet_train(replace(finished, generations=14), resume=True)
+    with pytest.warns(
+        UserWarning, match="has lost the rows of 12 generations, the first of them 1"
+    ):
+        resumed = quiet_train(replace(finished, generations=14), resume=True)
     assert [row.generation for row in resumed.rows] == [13, 14]
     assert resumed.state.generation == 14
+
+
+def test_without_its_log_a_run_ends_by_the_same_steps(probe):
+    config = replace(probe, steps=20_000, generations=None)
+    done = quiet_train(config).rows[-1].generation
+    log = probe.folder / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
+    with pytest.warns(UserWarning, match=f"lost the rows of {done - 2} generations"):
+        assert quiet_train(config, resume=True).state.generation == done
 
 
 def test_a_damaged_log_is_told_and_kept(finished, capsys):
@@ -190,10 +202,14 @@ def test_json_is_json_whatever_an_environment_prints(tmp_path, capsys):
 
 
 def test_a_folder_with_marks_of_rich_is_printed_as_it_is(tmp_path, capsys):
-    out = str(tmp_path / "[bold] run:smile:")
-    small_probe = ["--algorithm.num_members=8", "--generations=1", f"--out={out}"]
-    assert main(["train", "probe/linear", *small_probe]) == 0
+    out = str(tmp_path / "(bold) run:smile:")
+    small_probe = ["--algorithm.num_members=8", "--generations=1"]
+    assert main(["train", "probe/linear", *small_probe, f"--out={out}"]) == 0
     assert f"nesht eval '{out}'" in capsys.readouterr().out
+    for name in ("[bold]run", "a\\b"):
+        assert main(["train", "probe/linear", *small_probe, f"--out={tmp_path / name}"]) == 2
+        assert f"{name} has {name[0 if '[' in name else 1]} in its path" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
 
 
 def test_the_display_has_two_lines_and_no_rate_before_there_is_one():
@@ -236,3 +252,21 @@ def test_a_trained_policy_maps_observations_to_actions(probe_run):
 def test_of_choices_a_trained_policy_gives_the_number(tmp_path):
     policy = load(quiet_train(small("HalfBlind", tmp_path)).folder)
     assert policy(np.ones(3, np.float32)) in (0, 1)
+
+
+# ------------------------------------------------------------------------ the same command again
+
+
+def test_the_same_command_begins_a_run_and_goes_on_with_it(tmp_path, capsys):
+    out = tmp_path / "run"
+    small_probe = ["train", "probe/linear", "--algorithm.num_members=8", f"--out={out}"]
+    command = [*small_probe, "--resume=auto"]
+    for generations in (2, 4):
+        assert main([*command, f"--generations={generations}"]) == 0
+        assert f"If it is cut off: nesht train --resume {out}\n" in capsys.readouterr().out
+        rows = read_rows(out / "metrics.jsonl")
+        assert [row.generation for row in rows] == list(range(generations + 1))
+    assert main([*command, "--generations=4", "--algorithm.sigma=0.3"]) == 2
+    assert "holds a run of other settings: algorithm.sigma" in capsys.readouterr().err
+    assert main([*small_probe, "--generations=4"]) == 2
+    assert "exists; go on with it by --resume" in capsys.readouterr().err

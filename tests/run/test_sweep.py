@@ -320,7 +320,7 @@ def test_runs_that_are_cut_off_go_on_though_some_are_behind(tmp_path, quiet, mon
             list(sweep([COUNTDOWN], seeds=seeds, folder=folder, console=quiet))
     paths = planned([COUNTDOWN], seeds=seeds, folder=folder)
     assert all(len(files(path.folder)[0].splitlines()) == 1 + 4 for path in paths)
-    behind = Checkpoints(paths[1].folder / "checkpoints", create=False)
+    behind = Checkpoints(paths[1].folder / "checkpoints", paths[1], create=False)
     behind._manager.delete(4)
     behind.close()
     runs = list(sweep([COUNTDOWN], seeds=seeds, folder=folder, console=quiet))

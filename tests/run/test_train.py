@@ -303,8 +303,9 @@ def test_what_a_function_raises_goes_through_and_the_run_can_be_resumed(
         if row.generation == 8:
             raise RuntimeError("mine")
 
+    probe = replace(probe, checkpoint_every=100)
     with pytest.raises(RuntimeError, match="mine"):
-        train(replace(probe, checkpoint_every=100), console=quiet, on_evaluation=fail)
+        train(probe, console=quiet, on_evaluation=fail)
     assert closed == [True]
     assert (probe.folder / "checkpoints" / "8").is_dir()
     assert read_rows(probe.folder / "metrics.jsonl")[-1].generation == 8
@@ -337,24 +338,6 @@ def test_an_impossible_config_leaves_no_folder(probe, tmp_path, quiet):
     with pytest.raises(ValueError, match="probe/linear has no options"):
         train(replace(probe, task_options={"a": 1}), console=quiet)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("harm", ["truncated", "missing", "foreign"])
-def test_a_damaged_checkpoint_is_refused_and_not_touched(finished, quiet, harm):
-    folder = finished.folder / "checkpoints"
-    config = replace(finished, generations=20)
-    if harm == "truncated":
-        for path in [*(folder / "12").rglob("*")]:
-            if path.is_file() and path.stat().st_size > 10:
-                path.write_bytes(path.read_bytes()[:5])
-    elif harm == "missing":
-        subprocess.run(["rm", "-r", str(folder)], check=True)
-    else:
-        config = replace(config, policy=PolicyConfig(hidden=(7,)))
-    before = {p: p.read_bytes() for p in finished.folder.rglob("*") if p.is_file()}
-    with pytest.raises(ValueError, match="checkpoint"):
-        train(config, resume=True, console=quiet)
-    assert before == {p: p.read_bytes() for p in finished.folder.rglob("*") if p.is_file()}
 
 
 def start(out, *options):

@@ -59,15 +59,16 @@ def main(argv: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            work = _prepared(argv)
-        except (ValueError, OSError, RecursionError) as error:
-            return _complain(error, 2)
-        except KeyboardInterrupt:
-            return 128 + SIGINT  # nothing was begun, or the run can be resumed
-        try:
-            return work()
-        except (OSError, FloatingPointError) as error:
-            return _complain(error, 1)
+            try:
+                work = _prepared(argv)
+            except (ValueError, OSError, RecursionError) as error:
+                return _complain(error, 2)
+            try:
+                return work()
+            except (OSError, FloatingPointError) as error:
+                return _complain(error, 1)
+        except KeyboardInterrupt:  # before a run catches it, or the second one: it can be resumed
+            return 128 + SIGINT
 
 
 def _prepared(argv: list[str]) -> Callable[[], int]:

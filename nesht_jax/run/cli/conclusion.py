@@ -28,14 +28,11 @@ FILES = {
 def conclude(console: Console, config: Config, result: Result) -> None:
     """Prints the last evaluation and the files of a run, or how to go on with it."""
     generation = int(result.state.generation)
-    run = shlex.quote(str(result.folder)) + (" --trust" if module_of(config.task) else "")
     if result.interrupted:
-        say(
-            console,
-            f"Stopped by {result.interrupted.name} after generation {generation}; "
-            f"go on with: nesht train --resume {run}",
-        )
+        stopped = f"Stopped by {result.interrupted.name} after generation {generation}"
+        say(console, f"{stopped}; go on with: {how_to_go_on(config)}")
         return
+    run = _named(config)
     steps = sum(row.steps for row in result.rows)
     title = f"{escape(config.task)} after {generation} generations, {steps:,} steps"
     table = Table(title=title, show_header=False)
@@ -68,7 +65,18 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     more = f"--generations {2 * generation}"
     if limit is not None and steps >= limit:
         more = f"--steps {2 * limit if steps < 2 * limit else 2 * steps}"
-    say(console, f"Train it further: nesht train --resume {run} {more}")
+    say(console, f"Train it further: {how_to_go_on(config)} {more}")
+
+
+def how_to_go_on(config: Config) -> str:
+    """The command that goes on with a run."""
+    return f"nesht train --resume {_named(config)}"
+
+
+def _named(config: Config) -> str:
+    """The run folder as a command takes it, with what its task asks for."""
+    trust = " --trust" if module_of(config.task) else ""
+    return shlex.quote(str(config.folder)) + trust
 
 
 def print_law(console: Console, reading: Reading | None) -> None:

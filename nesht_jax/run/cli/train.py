@@ -4,6 +4,7 @@
   nesht train quickstart                       settings that come with the package
   nesht train mine.yaml paper --seed 3         YAML files and presets, merged from left to right
   nesht train --resume RUN [--steps N]         goes on with a run
+  nesht train quickstart --resume auto         begins a run, or goes on with it if it has begun
 
 Options win over files. A task that is named without settings and task_options gets its tuned
 settings, if there are any.
@@ -11,26 +12,32 @@ settings, if there are any.
 
 import argparse
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
 from nesht_jax.run.cli.options import add_settings, add_trust, given_settings, refuse_unknown
 from nesht_jax.run.config import CHANGEABLE, Config
-from nesht_jax.run.fields import leaves
+from nesht_jax.run.fields import differences
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.settings import read_command
 from nesht_jax.run.yaml import config_of, merge, read_config
 
+AUTO = "auto"
+"""What ``--resume`` takes instead of a folder."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``nesht train`` takes."""
-    parser.usage = "nesht train [TASK | SETTINGS ...] [options]\n       nesht train --resume RUN"
+    parser.usage = (
+        "nesht train [TASK | SETTINGS ...] [options] [--resume auto]\n"
+        "       nesht train --resume RUN"
+    )
     parser.add_argument(
         "--resume",
         metavar="RUN",
         help="go on with the run in this folder, by its own config; only generations, steps and "
-        "track may change",
+        "track may change. auto: with the run that the other words name, or begin it, as a "
+        "scheduler wants that starts the same command again",
     )
     add_trust(parser)
     add_settings(parser)
@@ -40,23 +47,27 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     """Reads the command and makes the run; nothing is trained."""
     given, leftover = parser.parse_known_intermixed_args(argv)
     refuse_unknown(leftover)
-    if given.resume is not None:
+    auto = given.resume == AUTO
+    if given.resume is not None and not auto:
         config, notes = _continued(Path(given.resume), given), []
     elif given.trust:
-        raise ValueError("--trust goes with --resume: a task that you name yourself is trusted")
+        raise ValueError("--trust goes with --resume RUN: a task that you name is trusted")
     else:
         config, notes = read_command(given.settings, given_settings(given))
     keep_compilations()
     from rich.console import Console
 
+    from nesht_jax.run.cli.conclusion import how_to_go_on, say
+    from nesht_jax.run.sweep import has_begun
     from nesht_jax.run.train import start
 
-    run = start(config, resume=given.resume is not None)
+    run = start(config, resume=has_begun(config) if auto else given.resume is not None)
     console = Console()
+    notes = [*notes, f"If it is cut off: {how_to_go_on(config)}"]
 
     def work() -> int:
         for note in notes:
-            console.print(note, soft_wrap=True, markup=False, highlight=False)
+            say(console, note)
         result = run.go(console)
         from nesht_jax.run.cli.conclusion import conclude
 
@@ -73,14 +84,10 @@ def _continued(folder: Path, given: argparse.Namespace) -> Config:
     if given.settings:
         raise ValueError(f"a resumed run keeps its config; got {', '.join(given.settings)}")
     asked = config_of(merge(dataclasses.asdict(saved), given_settings(given)))
-    changed = [name for name in leaves(Config) if _value(saved, name) != _value(asked, name)]
+    changed = differences(saved, asked)
     if "steps" in changed and saved.agent.learning_rate_decay:
         raise ValueError("steps cannot change where agent.learning_rate_decay ends with them")
     if not {*changed} <= {*CHANGEABLE}:
         names, but = ", ".join(changed), ", ".join(CHANGEABLE)
         raise ValueError(f"a resumed run keeps its config but for {but}; got {names}")
     return asked
-
-
-def _value(config: Config, name: str) -> object:
-    return functools.reduce(getattr, name.split("."), config)
