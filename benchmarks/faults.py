@@ -62,7 +62,7 @@ class Trial(NamedTuple):
 def main() -> None:
     """Tries every part, and writes the table."""
     options = _options()
-    options.runs.mkdir(parents=True, exist_ok=True)
+    options.runs.mkdir(parents=True)  # new: what an older version left would be compared with
     os.environ["XDG_CACHE_HOME"] = str(options.runs.absolute() / "cache")
     out = options.out.absolute()
     os.chdir(options.runs)
@@ -471,7 +471,7 @@ PARTS = {
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "faults.csv")
     add = parser.add_argument
-    add("--runs", type=Path, required=True, help="folder that the runs of the trials are made in")
+    add("--runs", type=Path, required=True, help="folder to make, for the runs of the trials")
     add("--kills", type=int, default=60, help="how many kills, and flipped bits [60]")
     add("--parts", nargs="+", default=[*PARTS], choices=[*PARTS], help="what is tried [all]")
     add("--seed", type=int, default=0, help="seed of the moments and places [0]")
