@@ -7,6 +7,7 @@ table. Exit code: the number of rows whose promise was broken.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -23,7 +24,8 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from measuring import Row, command, write
+import jax
+from measuring import Row, command, memory_in_use, write
 
 import nesht_jax.run.sweep
 import nesht_jax.run.train  # noqa: F401  (imported once, before the children part)
@@ -104,7 +106,7 @@ class Child:
         before: what the child calls first.
     """
 
-    LOG, FOUND = Path("log"), Path("found.json")
+    LOG = Path("log")
 
     def __init__(self, argv: list[str], before: Callable[[], object] = lambda: None) -> None:
         self.code: int | str | None = None
@@ -138,7 +140,7 @@ class Child:
         while not self.ended() and not holds():
             time.sleep(0.0005)
 
-    def wait(self, seconds: float = 120) -> "Child":
+    def wait(self, seconds: float = 600) -> "Child":
         """Waits for the end; ``code`` is "hangs" if there is none."""
         deadline = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > deadline)
@@ -458,6 +460,46 @@ def _full_disk(promise: str, size: str, out: Path) -> Trial:
     return Trial(promise, f"{size}B", held, words if held else f"{words}; resumed: {again.words}")
 
 
+def soak(count: int, chance: random.Random) -> Iterator[Trial]:
+    """Many trainings in one process, and one long one."""
+    promise = "threads, open files and compiled programs stay as many, and memory what it was"
+    for task in TASKS:
+        found = fresh_file("found.json")
+        run("--version", before=partial(_train_often, task, 50, found))
+        early, late = json.loads(found.read_text()) if found.exists() else (None, None)
+        grown = late["mebibytes"] - early["mebibytes"] if early else float("inf")
+        counts = ("threads", "files", "programs")
+        held = early is not None and all(late[n] <= early[n] + 1 for n in counts) and grown < 100
+        words = f"after 10: {early}; after 50: {late}"
+        yield Trial(promise, f"50 trainings in {task}", held, words)
+
+
+def _train_often(task: str, number: int, found: Path) -> None:
+    told = []
+    for i in range(number):
+        assert nesht(training(task, fresh("soaked"), every=8, generations=8)) == 0
+        if i + 1 in (10, number):
+            told.append(_resources())
+    found.write_text(json.dumps(told))
+
+
+def _resources() -> dict[str, int]:
+    gc.collect()
+    return {
+        "threads": len(os.listdir("/proc/self/task")),
+        "files": len(os.listdir("/proc/self/fd")),
+        "programs": len(jax.devices()[0].client.live_executables()),
+        "mebibytes": round(memory_in_use()),
+    }
+
+
+def fresh_file(name: str) -> Path:
+    """A file's name, with nothing there."""
+    path = Path(name)
+    path.unlink(missing_ok=True)
+    return path
+
+
 PARTS = {
     "kill": kill,
     "signals": signals,
@@ -465,6 +507,7 @@ PARTS = {
     "bits": bits,
     "links": links,
     "places": places,
+    "soak": soak,
 }
 
 

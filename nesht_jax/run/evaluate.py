@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from nesht_jax.envs.suite import TaskOptions
+from nesht_jax.envs.suite import Environment, TaskOptions
 from nesht_jax.envs.tasks import make_evaluate
 from nesht_jax.policy.observation_noise import with_observation_noise
 from nesht_jax.policy.policy import segment_norms
@@ -129,13 +129,14 @@ def make_evaluate_center(
         num_envs=config.num_evaluation_envs,
     )
 
-    # under vmap one run after another, to the bits of the run alone
-    @jax.jit
-    @jax.custom_batching.sequential_vmap
     def look(state: RunState, values: Values) -> tuple[Params, Array, Array]:
         params, sparsity = projected(with_values(experiment, values), state)
         return params, sparsity, segment_norms(params, experiment.policy.layers, task.distractors)
 
+    # of runs side by side, which are in JAX, one after another, to the bits of the run alone; not
+    # elsewhere, as JAX never forgets such a function, its programs and what they refer to
+    in_jax = isinstance(task.simulator, Environment)
+    look = jax.jit(jax.custom_batching.sequential_vmap(look) if in_jax else look)
     own = given(config)
 
     def evaluate_center(state: RunState, told: Given | None = None) -> CenterEvaluation:

@@ -7,6 +7,12 @@ import math
 import os
 from pathlib import Path
 
+ACCELERATORS = {
+    "/proc/driver/nvidia/version": ("an NVIDIA GPU", "cuda13"),
+    "/dev/accel0": ("a TPU", "tpu"),
+}
+"""File that is there with its driver -> what it is, and the extra of JAX that uses it."""
+
 
 def has_accelerator() -> bool:
     """Tells whether JAX computes on something else than a CPU.
@@ -24,6 +30,19 @@ def has_accelerator() -> bool:
         raise ValueError(
             f"JAX cannot use {asked!r} on this machine (JAX_PLATFORMS): {words}"
         ) from error
+
+
+def idle_accelerator() -> str | None:
+    """Gives a sentence about a GPU or TPU that is here and that JAX cannot use; None without one,
+    or if JAX is told what to use."""
+    if has_accelerator() or os.environ.get("JAX_PLATFORMS"):
+        return None
+    for path, (name, extra) in ACCELERATORS.items():
+        if Path(path).exists():
+            return (
+                f"{name} is here and idle, as JAX has no support of it: pip install 'jax[{extra}]'"
+            )
+    return None
 
 
 def memory() -> float:

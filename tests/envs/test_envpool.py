@@ -320,14 +320,14 @@ def test_a_large_population_plays_in_parts(monkeypatch, parts):
     stacked, population = population_of(policy)
     whole, cut = (make_evaluate(task, policy, num_members=MEMBERS, seed=5) for _ in range(2))
     moments = Moments.empty(11)
-    made, original = [], suite._draw
+    made, original = [], cut._draw
 
     def counted(population, indices):
         made.append(len(indices))
         return original(population, indices)
 
     counted.eval_shape = original.eval_shape
-    monkeypatch.setattr(suite, "_draw", counted)
+    monkeypatch.setattr(cut, "_draw", counted)
     d = sum(leaf[0].size for leaf in jax.tree.leaves(stacked))
     for call in (1, 2):
         expected = whole(jax.random.key(call), population, moments)

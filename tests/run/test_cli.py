@@ -12,7 +12,7 @@ import pytest
 
 from nesht_jax.report.rows import read_rows
 from nesht_jax.report.statistics import Score
-from nesht_jax.run import evaluate
+from nesht_jax.run import evaluate, machine
 from nesht_jax.run.cli import COMMANDS, Parser, main
 from nesht_jax.run.cli.options import given_settings
 from nesht_jax.run.cli.train import add_arguments
@@ -358,3 +358,18 @@ def test_a_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().err == "nesht: No space left on device\n"
     monkeypatch.undo()
     assert main(["train", f"--resume={out}"]) == 0
+
+
+def test_an_accelerator_that_jax_cannot_use_is_told_where_it_would_count(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    monkeypatch.setattr(machine, "ACCELERATORS", {str(tmp_path): ("a TPU", "tpu")})
+    small = ["--algorithm.num_members=4", "--generations=1", "--evaluation.episodes=1"]
+    for task, told in (("probe/linear", True), ("gymnasium/CartPole-v1", False)):
+        assert main(["train", task, *small, f"--out={tmp_path / task}"]) == 0
+        sentence = "a TPU is here and idle, as JAX has no support of it: pip install 'jax[tpu]'"
+        assert (sentence in capsys.readouterr().out) == told
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert machine.idle_accelerator() is None

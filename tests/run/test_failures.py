@@ -1,11 +1,14 @@
 """What goes wrong on the way costs an episode or an update, is told, and ends no run."""
 
+import gc
 import json
+import os
 import signal
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -252,6 +255,26 @@ def test_a_trained_policy_maps_observations_to_actions(probe_run):
 def test_of_choices_a_trained_policy_gives_the_number(tmp_path):
     policy = load(quiet_train(small("HalfBlind", tmp_path)).folder)
     assert policy(np.ones(3, np.float32)) in (0, 1)
+
+
+# ----------------------------------------------------------------------------- many in one process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", ["probe/linear", "gymnasium/CartPole-v1", "envpool/InvertedPendulum-v5"]
+)
+def test_trainings_leave_no_program_thread_or_file_behind(task, tmp_path):
+    config = replace(SMALL, task=task, task_options={}, sparsity=SparsityConfig(fraction=0.5))
+    found = []
+    for i in range(5):
+        quiet_train(replace(config, out=str(tmp_path / str(i))))
+        gc.collect()
+        counts = [len(os.listdir(f"/proc/self/{name}")) for name in ("task", "fd")]
+        found.append([*counts, len(jax.devices()[0].client.live_executables())])
+    for later in found[3:]:
+        more = np.subtract(later, found[2])
+        assert (more <= [2, 0, 0]).all(), found  # pools start threads as they need them
 
 
 # ------------------------------------------------------------------------ the same command again

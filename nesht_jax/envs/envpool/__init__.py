@@ -68,6 +68,8 @@ class EnvpoolEvaluate:
         scale = task.simulator.scale
         self._act = batched_act(policy, task, action_noise=action_noise, scale=scale)
         self._num_normals = distractors.num_action_normals(task, action_noise, policy.stochastic)
+        # of its own, so that what is compiled for a population goes with the room
+        self._draw = jax.jit(lambda population, indices: jax.vmap(population.draw)(indices))
 
     def _make(self, call: int = 0) -> list[EnvpoolVector]:
         root = np.random.SeedSequence(self._seed, spawn_key=(call,) if call else ())
@@ -138,7 +140,7 @@ class EnvpoolEvaluate:
 
     def _most(self, population: Population) -> int:
         """Episodes of one half whose members are stored at once."""
-        one = _draw.eval_shape(population, np.zeros(1, np.int32))
+        one = self._draw.eval_shape(population, np.zeros(1, np.int32))
         entries = sum(leaf.size for leaf in jax.tree.leaves(one))
         return max(1, episode_queue.STORED_ENTRIES // len(self._halves) // max(1, entries))
 
@@ -160,18 +162,13 @@ class EnvpoolEvaluate:
             vector,
             horizon=horizon,
             act=functools.partial(self._act, population.assemble, moments),
-            drawn=_draw(population, episodes // self._shape[1]),
+            drawn=self._draw(population, episodes // self._shape[1]),
             observed=Moments.empty(num_features) if self._policy.uses_moments else None,
             action_normals=np.zeros((episodes.size, self._num_normals), np.float32),
             played=self._played,
         )
         batch.begin(episodes, ids=episodes - self._halves[half][0])
         return batch
-
-
-@jax.jit
-def _draw(population: Population, indices: Int[Array, " envs"]) -> Any:
-    return jax.vmap(population.draw)(indices)
 
 
 def _vector(task: Task, num_envs: int, seed: int) -> EnvpoolVector:

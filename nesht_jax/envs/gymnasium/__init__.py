@@ -7,6 +7,7 @@ state in place of its seed depends on the key and on the number of environments.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -69,6 +70,8 @@ class GymnasiumEvaluate:
         self._played = random_play_for(task, fresh, _reference_observations)
         self._act = batched_act(policy, task, action_noise=action_noise)
         self._num_normals = distractors.num_action_normals(task, action_noise, policy.stochastic)
+        # of its own, so that what is compiled for a population goes with the room
+        self._draw = jax.jit(functools.partial(_draw))
 
     def seek(self, calls: int) -> None:
         """Does nothing: a call is a function of its key."""
@@ -118,7 +121,9 @@ class GymnasiumEvaluate:
         drawn = None
         while batch.busy.any():
             if batch.changed.any():
-                drawn = _draw(population, drawn, batch.changed, batch.episode // self._shape[1])
+                drawn = self._draw(
+                    population, drawn, batch.changed, batch.episode // self._shape[1]
+                )
             action, observed = self._act(
                 population.assemble,
                 moments,
@@ -138,7 +143,6 @@ class GymnasiumEvaluate:
         )
 
 
-@jax.jit
 def _draw(
     population: Population,
     drawn: Any,

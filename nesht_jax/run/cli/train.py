@@ -57,13 +57,14 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     keep_compilations()
     from rich.console import Console
 
-    from nesht_jax.run.cli.conclusion import how_to_go_on, say
+    from nesht_jax.run.cli.conclusion import say
+    from nesht_jax.run.cli.opening import opening
     from nesht_jax.run.sweep import has_begun
     from nesht_jax.run.train import start
 
     run = start(config, resume=has_begun(config) if auto else given.resume is not None)
     console = Console()
-    notes = [*notes, f"If it is cut off: {how_to_go_on(config)}"]
+    notes = [*notes, *opening(run)]
 
     def work() -> int:
         for note in notes:
