@@ -116,7 +116,8 @@ class Child:
 
     def _work(self, argv: list[str], before: Callable[[], object]) -> None:
         log = os.open(self.LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1), os.dup2(log, 2)
+        for stream in (1, 2):
+            os.dup2(log, stream)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["nesht", *argv]
         code = 1
@@ -125,7 +126,8 @@ class Child:
             code = nesht(argv)
         except BaseException:
             traceback.print_exc()
-        sys.stdout.flush(), sys.stderr.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
     def ended(self) -> bool:
@@ -145,7 +147,8 @@ class Child:
         deadline = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > deadline)
         if not self.ended():
-            os.kill(self.pid, signal.SIGKILL), os.waitpid(self.pid, 0)
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
             self.code = "hangs"
         return self
 
@@ -464,13 +467,18 @@ def soak(count: int, chance: random.Random) -> Iterator[Trial]:
     """Many trainings in one process, and one long one."""
     promise = "threads, open files and compiled programs stay as many, and memory what it was"
     for task in TASKS:
-        found = fresh_file("found.json")
-        run("--version", before=partial(_train_often, task, 50, found))
-        early, late = json.loads(found.read_text()) if found.exists() else (None, None)
-        grown = late["mebibytes"] - early["mebibytes"] if early else float("inf")
-        counts = ("threads", "files", "programs")
-        held = early is not None and all(late[n] <= early[n] + 1 for n in counts) and grown < 100
-        words = f"after 10: {early}; after 50: {late}"
+        found = Path("found.json")
+        found.unlink(missing_ok=True)
+        child = run("--version", before=partial(_train_often, task, 50, found))
+        held, words = False, child.words
+        if child.code == 0:
+            early, late = json.loads(found.read_text())
+            held = late["mebibytes"] - early["mebibytes"] < 100 and all(
+                late[name] <= early[name] + 1 for name in ("threads", "files", "programs")
+            )
+            words = "; ".join(
+                f"{name} {early[name]} after 10 trainings, {late[name]} after 50" for name in late
+            )
         yield Trial(promise, f"50 trainings in {task}", held, words)
 
 
@@ -491,13 +499,6 @@ def _resources() -> dict[str, int]:
         "programs": len(jax.devices()[0].client.live_executables()),
         "mebibytes": round(memory_in_use()),
     }
-
-
-def fresh_file(name: str) -> Path:
-    """A file's name, with nothing there."""
-    path = Path(name)
-    path.unlink(missing_ok=True)
-    return path
 
 
 PARTS = {
