@@ -69,14 +69,16 @@ def main() -> None:
     out = options.out.absolute()
     os.chdir(options.runs)
     trials: list[Trial] = []
-    rows: list[Row] = []
-    for name in options.parts:
-        for trial in PARTS[name](options.kills, random.Random(options.seed)):
-            trials.append(trial)
-            print("held  " if trial.held else "BROKEN", *trial[:2], "|", trial.words, flush=True)
-        rows = summarize(trials)
-        write(out, rows)
-    sys.exit(min(100, sum(row["held"] < row["tries"] for row in rows)))
+    try:
+        for name in options.parts:
+            for trial in PARTS[name](options.kills, random.Random(options.seed)):
+                trials.append(trial)
+                told = "held  " if trial.held else "BROKEN"
+                print(told, *trial[:2], "|", trial.words, flush=True)
+    finally:  # not sooner: it starts JAX, after which no child can be forked
+        table = summarize(trials)
+        write(out, table)
+    sys.exit(min(100, sum(row["held"] < row["tries"] for row in table)))
 
 
 def summarize(trials: list[Trial]) -> list[Row]:
