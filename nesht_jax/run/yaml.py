@@ -110,7 +110,7 @@ def dump(config: Config) -> str:
 def write(path: Path, content: str | bytes) -> None:
     """Replaces a file whole: a kill in the middle leaves the old one."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with beside.open("xb") as file:  # never through a link that somebody laid there
+    with open(beside, "xb") as file:  # never through a link that somebody laid there
         file.write(content.encode() if isinstance(content, str) else content)
     os.replace(beside, path)
 
