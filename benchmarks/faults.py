@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -92,7 +93,8 @@ def summarize(trials: list[Trial]) -> list[Row]:
             "trial": trial,
             "tries": len(tried),
             "held": sum(t.held for t in tried),
-            "words": next((t.words for t in tried if not t.held), tried[-1].words),
+            # what stands in braces is a field to the tables of pages
+            "words": re.sub("[{}]", "", next((t for t in tried if not t.held), tried[-1]).words),
         }
         for (promise, trial), tried in groups.items()
     ]
@@ -163,12 +165,12 @@ class Child:
     @property
     def text(self) -> str:
         """What it printed."""
-        return self.LOG.read_text(errors="replace").strip()
+        return self.LOG.read_text(errors="replace").replace(f"{Path.cwd()}/", "").strip()
 
     @property
     def words(self) -> str:
         """The last line it printed."""
-        return " ".join((self.text.splitlines() or [""])[-1].split())[:160]
+        return " ".join((self.text.splitlines() or [""])[-1].split())
 
     @property
     def refused(self) -> bool:
@@ -323,7 +325,7 @@ def damage(count: int, chance: random.Random) -> Iterator[Trial]:
         if "has lost the rows" in again.text:  # they are told, and the state is the same
             same = digest(out) == digest(whole("probe", every=4))
         told = [line for line in again.text.splitlines() if line.startswith("nesht: ")]
-        yield Trial(promise, trial, again.refused or same, (told or ["no word"])[0][:160])
+        yield Trial(promise, trial, again.refused or same, (told or ["no word"])[0])
 
 
 def _damages() -> dict[str, Callable[[Path], object]]:

@@ -148,7 +148,9 @@ class Checkpoints:
     def _read(self, generation: int, like: RunState) -> Saved:
         def read() -> tuple[Any, dict[str, str]]:
             told = self._manager.metadata(generation).custom_metadata or {}
-            told = {name: str(told[name]) for name in ("config", "steps", "digest")}
+            if not {"config", "steps", "digest"} <= told.keys():
+                raise ValueError("it has no digest")
+            told = {name: str(value) for name, value in told.items()}
             self._check_config(generation, told["config"])
             wanted = ocp.args.StandardRestore(_bits(like))
             return self._manager.restore(generation, args=wanted), told
