@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     CACHE = tempfile.mkdtemp()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-    # there is a worker for each core: what compiles a program in 32 parts at once is 16 % slower
+    # there is a worker for each core: compiling a program in many parts at once only costs
     FLAGS = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = " ".join(FLAGS).strip()
 
