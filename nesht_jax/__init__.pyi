@@ -44,6 +44,9 @@ from .search.space import Space as Space
 from .search.space import choices as choices
 from .search.space import product as product
 from .search.space import subset as subset
+from .shares import make_mesh as make_mesh
+from .shares import shared as shared
+from .shares import shared_noise as shared_noise
 from .sparse.hard_thresholding import hard_thresholding as hard_thresholding
 from .sparse.hard_thresholding import masked_moments as masked_moments
 from .sparse.rewiring import magnitude_pruning as magnitude_pruning

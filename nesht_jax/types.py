@@ -63,18 +63,30 @@ class Population(NamedTuple):
     policy takes. Under ``vmap`` over the drawn part, products with the shared part are computed
     once for all members.
 
-    Both fields are ``jax.tree_util.Partial``, so that a population may cross ``jit``.
+    Both functions are ``jax.tree_util.Partial``, so that a population may cross ``jit``.
 
     Attributes:
         draw: index i -> pytree of arrays that member i has of its own.
         assemble: drawn pytree -> params of the member; by default all params are drawn.
+        first: index of member 0 in the population that this is a share of, see ``share``.
     """
 
     draw: Callable[[Any], Any]
     assemble: Callable[[Any], Params] = jax.tree_util.Partial(_whole)
+    first: int | Int[Array, ""] = 0
 
     def __call__(self, i: int | Int[Array, ""]) -> Params:
         return self.assemble(self.draw(i))
+
+    def share(self, first: int | Int[Array, ""]) -> "Population":
+        """The members from this one on, counted from 0. What a suite draws for the episodes of a
+        member it draws by its index in the whole."""
+        draw = jax.tree_util.Partial(_draw_from, self.draw, first)
+        return self._replace(draw=draw, first=self.first + first)
+
+
+def _draw_from(draw: Callable[[Any], Any], first: Any, i: Any) -> Any:
+    return draw(first + i)
 
 
 def replicate(params: Params) -> Population:

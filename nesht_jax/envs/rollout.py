@@ -95,10 +95,10 @@ def make_pure_evaluate(
     step = make_step(task, policy, action_noise=action_noise)
     reset = jax.jit(task.simulator.reset)
 
-    def begin(key: Key[Array, ""], number: Int[Array, ""]) -> Episode:
+    def begin(key: Key[Array, ""], first: int | Int[Array, ""], number: Int[Array, ""]) -> Episode:
         member, episode = number // episodes_per_member, number % episodes_per_member
         reset_key, stream_key = episode_keys(
-            key, member, episode, common_random_numbers=common_random_numbers
+            key, first + member, episode, common_random_numbers=common_random_numbers
         )
         state, observation = reset(reset_key)
         random_bits = jax.random.bits(stream_key, (2, 2), jnp.uint32)
@@ -115,7 +115,7 @@ def make_pure_evaluate(
         population = policy.prepare(population)
         numbers = jnp.arange(total, dtype=jnp.int32)
         played = play(
-            jax.vmap(begin, (None, 0))(key, numbers),
+            jax.vmap(begin, (None, None, 0))(key, population.first, numbers),
             lambda episode, drawn: step(episode, population.assemble(drawn), moments, horizon),
             make_assign_members(
                 population.draw, num_members=num_members, episodes_per_member=episodes_per_member

@@ -13,6 +13,10 @@ CHUNK_ENTRIES = 2**22
 """Noise entries regenerated at once: 16 MiB in float32, whatever m and d."""
 
 
+SumNoise = Callable[..., Params]
+"""``(perturbation, weights) -> Σ_j w_j ε_j``, as ``weighted_noise`` or ``shares.shared_noise``."""
+
+
 def one_sided(utility: Float[Array, " m"]) -> Float[Array, " n"]:
     """Weighs the directions when member i is θ + σ ε_i: (1/m) u_i."""
     return utility / utility.shape[0]
@@ -31,13 +35,37 @@ def nes_gradient(
     perturbation: Callable[[Int[Array, ""]], Params],
     weights: Float[Array, " n"],
     sigma: float | Float[Array, ""],
+    *,
+    sum_noise: SumNoise | None = None,
 ) -> Params:
-    """Computes g = (1/σ) Σ_j w_j ε_j, with the ε_j made anew a chunk at a time, never stored whole.
+    """Computes g = (1/σ) Σ_j w_j ε_j.
 
     Args:
         perturbation: direction j -> ε_j.
         weights: weight of each direction: ``one_sided`` or ``mirrored`` of the utilities.
         sigma: σ, standard deviation of the perturbations, in units of params.
+        sum_noise: what computes the sum; None: ``weighted_noise``, on one device.
+    """
+    like = jax.eval_shape(perturbation, jnp.int32(0))
+    total = (sum_noise or weighted_noise)(perturbation, weights)
+    return jax.tree.map(
+        lambda e, g: (g / sigma).astype(_dtype(e)), like, total, is_leaf=is_low_rank
+    )
+
+
+def weighted_noise(
+    perturbation: Callable[[Int[Array, ""]], Params],
+    weights: Float[Array, " n"],
+    *,
+    first: int | Int[Array, ""] = 0,
+) -> Params:
+    """Computes Σ_j w_j ε_(first + j), with the noise made anew a chunk at a time, never stored
+    whole; in float32 at least, low-rank noise multiplied out.
+
+    Args:
+        perturbation: direction -> noise.
+        weights: weight of each direction.
+        first: number of the first direction.
     """
     (n,) = weights.shape
     like = jax.eval_shape(perturbation, jnp.int32(0))
@@ -49,15 +77,13 @@ def nes_gradient(
 
     def add(total: Params, chunk: tuple[Array, Array]) -> tuple[Params, None]:
         indices, w = chunk
-        noise = jax.vmap(perturbation)(indices)
+        noise = jax.vmap(perturbation)(first + indices)
         return jax.tree.map(jnp.add, total, _weighted_sum(w, noise)), None
 
     whole = jax.eval_shape(lambda: _weighted_sum(padded[0], jax.vmap(perturbation)(directions[0])))
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), whole)
     total, _ = jax.lax.scan(add, zero, (directions, padded))
-    return jax.tree.map(
-        lambda e, g: (g / sigma).astype(_dtype(e)), like, total, is_leaf=is_low_rank
-    )
+    return total
 
 
 def signal_to_noise(

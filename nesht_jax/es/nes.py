@@ -119,6 +119,7 @@ def nesht(
     mirrored: bool = True,
     rank: int | None = None,
     shaping: Callable[[Float[Array, " m"]], Float[Array, " m"]] = centered_rank,
+    sum_noise: gradient.SumNoise | None = None,
 ) -> Algorithm:
     """Natural Evolution Strategies; with ``hard_thresholding`` last in the optimizer, NESHT.
 
@@ -135,6 +136,8 @@ def nesht(
         mirrored: whether members 2j and 2j + 1 are θ + σ ε_j and θ - σ ε_j.
         rank: rank of the perturbations of wide layers, see ``noise.perturbation``; None: full.
         shaping: fitness [m] -> utility [m].
+        sum_noise: what sums the noise of all directions, as ``shares.shared_noise`` does over many
+            devices; None: this one.
 
     Raises:
         ValueError: if m is not positive, or odd while mirrored; if σ is not positive and finite;
@@ -211,7 +214,9 @@ def nesht(
         mean, std = _mean_and_std(fitness)
 
         weights = pair_up(shaping(fitness))
-        g = gradient.nes_gradient(jax.tree_util.Partial(perturbation, state), weights, sigma_now)
+        g = gradient.nes_gradient(
+            jax.tree_util.Partial(perturbation, state), weights, sigma_now, sum_noise=sum_noise
+        )
         descent = jax.tree.map(jnp.negative, g)
         told = {"value": -mean, "key": jax.random.fold_in(generation_keys(state)[0], 1)}
         updates, optimizer_state = descend(descent, state.optimizer, state.params, **told)

@@ -105,8 +105,9 @@ def virtual_batch(
         return Prepared(population.assemble(drawn[0]), drawn[1])
 
     def prepare(population: Population) -> Population:
-        return Population(
-            jax.tree_util.Partial(draw, population), jax.tree_util.Partial(assemble, population)
+        return population._replace(
+            draw=jax.tree_util.Partial(draw, population),
+            assemble=jax.tree_util.Partial(assemble, population),
         )
 
     return VirtualBatch(variables, prepare)

@@ -3,31 +3,36 @@
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, Key, Shaped
 
-from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations
+from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations, suite_of
 from nesht_jax.es import shaping
 from nesht_jax.es.nes import Algorithm, nesht
 from nesht_jax.policy import normalize
 from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.policy.policy import make_policy, unreachable
 from nesht_jax.rl.agent import Agent
+from nesht_jax.run import processes
 from nesht_jax.run.agent import RunState, build_agent, first_state
 from nesht_jax.run.architecture import Search, build_search, searching
 from nesht_jax.run.config import Config, SparsityConfig
+from nesht_jax.run.host_shares import HostShares
 from nesht_jax.run.machine import memory
 from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept, check_power
+from nesht_jax.shares import make_mesh, shared, shared_noise
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms
-from nesht_jax.types import Evaluate, Moments, Params, Policy, Task
+from nesht_jax.types import Evaluate, HostEvaluate, Moments, Params, Policy, Task
 
 SHAPINGS = {
     "centered_rank": shaping.centered_rank,
@@ -96,7 +101,7 @@ class Experiment(NamedTuple):
     """A config, resolved into what training needs.
 
     Attributes:
-        config: config itself.
+        config: config itself, with the number of its shares.
         task: what is played.
         policy: what plays it.
         algorithm: what improves the params: an evolution strategy, or an agent.
@@ -128,6 +133,8 @@ def build(config: Config) -> Experiment:
         ValueError: in one sentence, if something named does not exist or does not fit.
     """
     task = build_task(config)
+    if config.shares is None:
+        config = replace(config, shares=default_shares(config, task))
     # pinned, so that no ambient default kind of key changes a run
     key = jax.random.key(config.seed, impl="threefry2x32")
     if config.agent.name is not None:
@@ -209,6 +216,7 @@ def build_algorithm(
     values: Values | None = None,
 ) -> Algorithm:
     """Makes the algorithm of a config, with these values in place of its own."""
+    mesh, shares = mesh_of(config), config.shares or 1
     algorithm = nesht(
         num_members=config.algorithm.num_members,
         sigma=sigma_schedule(config, values),
@@ -223,6 +231,7 @@ def build_algorithm(
         mirrored=config.algorithm.mirrored,
         rank=config.algorithm.rank,
         shaping=build_shaping(config),
+        sum_noise=None if mesh is None else shared_noise(mesh, shares),
     )
     return algorithm if search is None else searching(config, algorithm, search)
 
@@ -294,20 +303,57 @@ def build_shaping(config: Config) -> shaping.Shaping:
     return shaping.best_directions(shape, chosen.best_directions)
 
 
+def mesh_of(config: Config) -> Mesh | None:
+    """Gives the mesh that the shares of a config are laid over; None where there is one share.
+
+    Raises:
+        ValueError: if there are more processes than shares.
+    """
+    shares = config.shares or 1
+    if processes.number() > shares:
+        raise ValueError(
+            f"{processes.number()} processes share the population, so shares must be at least as "
+            f"many, got {shares}"
+        )
+    return None if shares == 1 else make_mesh(shares, processes.devices_of_all())
+
+
+def default_shares(config: Config, task: Task) -> int:
+    """Chooses the shares of a run that is told none: one for each device, or process."""
+    in_jax = suite_of(task).host_evaluate is None
+    wanted = jax.device_count() if in_jax else processes.number()
+    return min(2 ** (wanted.bit_length() - 1), config.most_shares)
+
+
 def build_training(config: Config, experiment: Experiment) -> Evaluate:
     """Makes what plays the population of a config."""
-    algorithm = config.algorithm
-    return make_evaluate(
-        experiment.task,
-        experiment.policy,
-        num_members=config.num_played,
-        episodes_per_member=algorithm.episodes_per_member,
-        action_noise=algorithm.action_noise,
-        common_random_numbers=algorithm.common_random_numbers and algorithm.mirrored,
-        alive_bonus=algorithm.alive_bonus,
-        num_envs=config.num_envs,
-        seed=stream(config.seed, Stream.SIMULATOR),
-    )
+    algorithm, mesh, shares = config.algorithm, mesh_of(config), config.shares or 1
+    size = config.num_played // shares
+
+    def play(share: int = 0) -> Evaluate:
+        seed = stream(config.seed, Stream.SIMULATOR)
+        return make_evaluate(
+            experiment.task,
+            experiment.policy,
+            num_members=size,
+            episodes_per_member=algorithm.episodes_per_member,
+            action_noise=algorithm.action_noise,
+            common_random_numbers=algorithm.common_random_numbers and algorithm.mirrored,
+            alive_bonus=algorithm.alive_bonus,
+            num_envs=config.num_envs,
+            seed=seed if mesh is None else _seed_of_share(seed, share),
+        )
+
+    if mesh is None:
+        return play()
+    if suite_of(experiment.task).host_evaluate is None:
+        return shared(play(), mesh=mesh, num_members=config.num_played, shares=shares)
+    made = cast(Callable[[int], HostEvaluate], play)
+    return HostShares(made, size=size, shares=shares, mesh=mesh)
+
+
+def _seed_of_share(seed: int, share: int) -> int:
+    return int(np.random.SeedSequence([seed, share]).generate_state(1)[0] >> 1)
 
 
 def build_policy(config: Config, task: Task) -> Policy:

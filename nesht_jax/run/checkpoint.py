@@ -7,6 +7,7 @@ it is read.
 
 import gc
 import hashlib
+import io
 import itertools
 import logging
 import os
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from nesht_jax.run import processes
 from nesht_jax.run.agent import RunState
 from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import differences
@@ -50,15 +52,25 @@ class Checkpoints:
         folder: folder of checkpoints.
         config: config of the run.
         create: whether the folder is made, if there is none.
+
+    Of several processes the writer alone has any.
     """
 
     def __init__(self, folder: Path, config: Config, *, create: bool) -> None:
         self._config, self._text = config, dump(replace(config, out=None))
+        alone: dict[str, Any] = {}
+        if processes.number() > 1:  # or Orbax would wait for the others, and make no folder
+            if create:
+                folder.mkdir(exist_ok=True)
+            create = False
+            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="writer"
+            )
         with _silent():
             self._manager = ocp.CheckpointManager(
                 folder.absolute(),
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=2, create=create, enable_async_checkpointing=False
+                    max_to_keep=2, create=create, enable_async_checkpointing=False, **alone
                 ),
                 item_handlers=ocp.StandardCheckpointHandler(),
             )
@@ -175,6 +187,8 @@ class Checkpoints:
     def _check_config(self, generation: int, text: str) -> None:
         named = self._named(generation)
         made_by = config_of(parse(text, "its config"))
+        if made_by.shares is None:  # of a version that had no shares
+            made_by = replace(made_by, shares=self._config.shares)
         unlike = [n for n in differences(made_by, self._config) if n not in ("out", *CHANGEABLE)]
         if unlike:
             raise _OtherConfigError(
@@ -203,6 +217,23 @@ def _silent() -> Iterator[None]:
             log.disabled = disabled
 
 
+def packed(saved: Saved) -> bytes:
+    """Writes what a checkpoint holds as bytes, to be sent to other processes."""
+    file, leaves = io.BytesIO(), jax.tree.leaves(_bits(saved.state))
+    arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    np.savez(file, steps=np.int64(saved.steps), **arrays)  # pyright: ignore[reportArgumentType]
+    return file.getvalue()
+
+
+def unpacked(data: bytes, like: RunState) -> Saved:
+    """Reads what ``packed`` has written, with the structure of ``like``."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        bits, structure = jax.tree.flatten(_bits(like))
+        leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(bits))]
+        state = jax.tree.map(_as_key, like, jax.tree.unflatten(structure, leaves))
+        return Saved(state, int(arrays["steps"]))
+
+
 def digest(bits: Any, *others: object) -> str:
     """SHA-256 of a state, with key data in the place of keys, and of other values as texts."""
     made = hashlib.sha256()
@@ -226,7 +257,8 @@ def _is_key(leaf: Any) -> bool:
 
 def _bits(state: Any) -> Any:
     """The state with the data of keys in their places: Orbax takes no keys."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+    bits = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
+    return bits if processes.number() == 1 else jax.tree.map(np.asarray, bits)
 
 
 def _as_key(like: Any, saved: Any) -> Any:

@@ -470,8 +470,11 @@ class Config(Section):
         horizon_growth: factor by which the horizon of training grows every horizon_growth_every
             generations, up to that of evaluations or, if that is null, the task's own.
         horizon_growth_every: generations from one horizon to the next.
-        num_envs: environments stepped at once, in every suite but envpool; null: the suite's own
-            choice.
+        num_envs: environments stepped at once, in every suite but envpool, by a share where there
+            are several; null: the suite's own choice.
+        shares: parts of equal size, a power of two, that the population is cut into, to be played
+            on as many devices or fewer; results depend on it, and not on the devices. null: as many
+            as there are devices or, of simulators outside JAX, processes.
         algorithm: the evolution strategy.
         sparsity: what keeps the policy sparse.
         policy: the network.
@@ -497,6 +500,7 @@ class Config(Section):
     horizon_growth: float = 1.0
     horizon_growth_every: int = 100
     num_envs: int | None = None
+    shares: int | None = None
     algorithm: AlgorithmConfig = AlgorithmConfig()
     sparsity: SparsityConfig = SparsityConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -517,6 +521,8 @@ class Config(Section):
         self._finite(1.0, "horizon_growth")
         if self.horizon_growth > 1 and self.horizon is None:
             raise ValueError("horizon_growth needs horizon, the steps of the first episodes")
+        if self.shares is not None:
+            self._check_shares(self.shares)
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         self._whole(0, "distractors", "seed")
@@ -526,6 +532,20 @@ class Config(Section):
             self._check_agent()
         if self.sparsity.has_masks and (self.sparsity.cuts or self.has_sparse_critics):
             self._check_within_run()
+
+    def _check_shares(self, shares: int) -> None:
+        """Refuses shares that the population is not cut into."""
+        if shares == 1:
+            return
+        if self.agent.name is not None:
+            raise ValueError(f"agent.name {self.agent.name} has no population: leave shares out")
+        if shares < 1 or shares & (shares - 1):
+            raise ValueError(f"shares must be a power of two, got {shares}")
+        if self.most_shares % shares:
+            raise ValueError(
+                f"shares must divide {self.most_shares}, as the members and directions of the "
+                f"population are to be shared evenly, got {shares}"
+            )
 
     def _check_agent(self) -> None:
         """Refuses what does not go with an agent."""
@@ -656,6 +676,15 @@ class Config(Section):
         return self.algorithm.num_members + (self.search.num_center if self.search.space else 0)
 
     @property
+    def most_shares(self) -> int:
+        """The most shares of equal size, a power of two, that the population can be cut into, with
+        mirrored pairs left together."""
+        pair = 2 if self.algorithm.mirrored else 1
+        units = math.gcd(self.algorithm.num_members // pair, self.num_played // pair)
+        whole = self.num_played % pair == 0
+        return units & -units if whole and self.agent.name is None else 1
+
+    @property
     def num_evaluation_envs(self) -> int | None:
         """Environments that evaluations step at once; those of an agent are its own."""
         return self.num_envs if self.agent.name is None else None
@@ -700,6 +729,8 @@ class Config(Section):
             kept["steps"] = self.steps
         # what is not used would give other names to the folders of earlier versions
         del kept["track"]
+        if self.shares in (None, 1):
+            del kept["shares"]
         if self.agent.name is None:
             del kept["agent"]
         if not self.sparsity.has_masks:

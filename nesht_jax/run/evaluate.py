@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.envs.suite import Environment, TaskOptions
-from nesht_jax.envs.tasks import make_evaluate
+from nesht_jax.envs.tasks import make_evaluate, suite_of
 from nesht_jax.policy.observation_noise import with_observation_noise
 from nesht_jax.policy.policy import segment_norms
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.statistics import Score, score
+from nesht_jax.run import processes
 from nesht_jax.run.agent import AgentRunState, RunState
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import (
@@ -37,6 +38,7 @@ from nesht_jax.run.policies import NAME as POLICIES
 from nesht_jax.run.policies import Learned, Which, read_policy
 from nesht_jax.run.reading import reading
 from nesht_jax.run.yaml import read_config
+from nesht_jax.shares import make_mesh, shared
 from nesht_jax.sparse.top_k import zero_dead
 from nesht_jax.types import (
     Evaluation,
@@ -57,14 +59,27 @@ each; ``root`` is a key in place of that of the seed."""
 
 
 def make_play(
-    task: Task, policy: Policy, *, episodes: int, seed: int, num_envs: int | None = None
+    task: Task,
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    num_envs: int | None = None,
+    shares: int = 1,
 ) -> tuple[Play, Callable[[], None]]:
     """Makes what plays one policy on a task, and what frees its simulators.
 
     Call number ``call`` draws its resets and distractors from (seed, call) alone, whatever was
-    called before: so an evaluation at some generation is the same in a resumed run.
+    called before: so an evaluation at some generation is the same in a resumed run. Of a suite in
+    JAX the episodes are laid over the devices, if they are cut into so many shares.
     """
-    evaluate = make_evaluate(task, policy, num_members=episodes, seed=seed, num_envs=num_envs)
+    in_shares = shares > 1 and not episodes % shares and suite_of(task).host_evaluate is None
+    parts = shares if in_shares else 1
+    rules = {"seed": seed, "num_envs": num_envs}
+    evaluate = make_evaluate(task, policy, num_members=episodes // parts, **rules)
+    if in_shares:
+        mesh = make_mesh(parts, processes.devices_of_all())
+        evaluate = shared(evaluate, mesh=mesh, num_members=episodes, shares=parts)
     own_root = jax.random.key(seed, impl="threefry2x32")
 
     def play(
@@ -127,6 +142,7 @@ def make_evaluate_center(
         episodes=config.evaluation.episodes,
         seed=stream(config.seed, Stream.EVALUATION),
         num_envs=config.num_evaluation_envs,
+        shares=config.shares or 1,
     )
 
     def look(state: RunState, values: Values) -> tuple[Params, Array, Array]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from nesht_jax.envs.compiler import compiler_options
@@ -14,8 +15,9 @@ from nesht_jax.es.nes import Algorithm, Info, State, make_generation
 from nesht_jax.report.rows import EvaluationRow, Row
 from nesht_jax.report.statistics import score
 from nesht_jax.rl.agent import Agent
+from nesht_jax.run import processes
 from nesht_jax.run.agent import Advance, outcome
-from nesht_jax.run.build import Experiment, Given, Values, with_values
+from nesht_jax.run.build import Experiment, Given, Values, mesh_of, with_values
 from nesht_jax.run.evaluate import CenterEvaluation, EvaluateCenter
 from nesht_jax.types import Evaluate, HostEvaluate, Moments, mask_of, sparsity_of
 
@@ -72,8 +74,12 @@ def make_run_generations(
         return make_generation(algorithm, play, horizon=experiment.horizon)(state)
 
     each, center_of_each = _for_each(generation, givens), _for_each(evaluate_center, givens)
+    mesh = mesh_of(experiment.config)
+    whole = {} if mesh is None else {"out_shardings": NamedSharding(mesh, PartitionSpec())}
+    if mesh is not None:
+        givens = processes.replicated(givens, mesh)
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options(), **whole)
     def several(
         states: list[State],
         givens: list[Given],
@@ -229,7 +235,8 @@ def _on_host(
                 evaluate.seek(number - 1)
                 state, info = generation(state)
                 budget -= int(info.steps)
-            center = evaluate_center(state) if due(number) or budget <= 0 else None
+            is_due = due(number) or budget <= 0
+            center = evaluate_center(processes.local(state)) if is_due else None
             rows.append(_row(experiment, number, info, center))
             if budget <= 0:
                 break

@@ -49,7 +49,7 @@ def memory() -> float:
     """Gives the bytes that JAX's device has, of a CPU those of the machine; infinity if unknown."""
     import jax
 
-    told = jax.devices()[0].memory_stats() or {}
+    told = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in told:
         return float(told["bytes_limit"])
     if hasattr(os, "sysconf"):

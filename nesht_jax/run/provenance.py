@@ -37,12 +37,12 @@ class Sitting:
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "begin": _now(),
             "from_generation": generation,
-            "device": jax.devices()[0].device_kind,
+            "device": jax.local_devices()[0].device_kind,
             "devices": jax.device_count(),
             "cores": cores(),
             "platform": platform.platform(),
             "python": platform.python_version(),
-            "versions": _versions(),
+            "versions": versions(),
             "commit": _commit(),
         }
         self._write()
@@ -69,7 +69,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Gives the versions of the packages that a run's numbers depend on."""
     found = {}
     for package in PACKAGES:
         try:

@@ -4,6 +4,7 @@
 trains; ``train`` is all of them. ``go_together`` trains several runs by one program.
 """
 
+import json
 import math
 import os
 import tempfile
@@ -29,6 +30,7 @@ from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import Row, read_rows
 from nesht_jax.report.wiring import Proposed, Wiring, search_picture, wiring_picture
 from nesht_jax.rl.agent import Agent
+from nesht_jax.run import processes
 from nesht_jax.run.agent import Advance, RunState, make_advance
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.architecture import edge_frequency
@@ -39,11 +41,12 @@ from nesht_jax.run.build import (
     build,
     build_training,
     given,
+    mesh_of,
     stream,
     traceable,
     with_values,
 )
-from nesht_jax.run.checkpoint import Checkpoints, Saved
+from nesht_jax.run.checkpoint import Checkpoints, Saved, packed, unpacked
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import EvaluateCenter, make_evaluate_center, projected
 from nesht_jax.run.generations import (
@@ -55,13 +58,13 @@ from nesht_jax.run.generations import (
 from nesht_jax.run.interrupt import Stop, stop_signals
 from nesht_jax.run.policies import NAME as POLICIES
 from nesht_jax.run.policies import Learned, Policies, read_arrays
-from nesht_jax.run.provenance import Sitting
+from nesht_jax.run.provenance import Sitting, versions
 from nesht_jax.run.reading import reading, size_in_words, wiring
 from nesht_jax.run.record import Display, Metrics, by_generation
 from nesht_jax.run.robot import NAME as ROBOT
 from nesht_jax.run.robot import robot
 from nesht_jax.run.track import check_installed
-from nesht_jax.run.yaml import dump, write
+from nesht_jax.run.yaml import dump, read_config, write
 from nesht_jax.types import Evaluate, HostEvaluate, Params
 
 CALL_SECONDS = 0.5
@@ -155,20 +158,23 @@ class Run:
         self,
         config: Config,
         experiment: Experiment,
-        policies: Policies,
+        policies: Policies | None,
         evaluate: Evaluate | Advance,
         evaluate_center: EvaluateCenter,
         close: Callable[[], object],
         *,
         steps: int,
+        has_row_0: bool,
     ) -> None:
         self.config, self.experiment, self._policies = config, experiment, policies
         self.evaluate, self.evaluate_center, self.close = evaluate, evaluate_center, close
-        self.state, self._steps = experiment.state, steps
-        generation, log = int(self.state.generation), config.folder / "metrics.jsonl"
+        self._steps, self._writes = steps, processes.is_writer()
+        mesh = mesh_of(config)
+        state = experiment.state
+        self.state = state if mesh is None else processes.replicated(state, mesh)
         # the state alone says where to go on; row 0, the evaluation before training, may be missing
-        begun = generation > 0 or (log.exists() and bool(read_rows(log)))
-        self.number = generation + 1 if begun else 0
+        generation = int(state.generation)
+        self.number = generation + 1 if generation or has_row_0 else 0
 
     @property
     def left(self) -> float:
@@ -187,6 +193,9 @@ class Run:
 
     def begin(self, stack: ExitStack) -> None:
         """Opens what a run leaves while it goes; the stack closes it."""
+        self.rows: list[Row] = []
+        if not self._writes:
+            return
         folder, generation = self.config.folder, int(self.state.generation)
         self._checkpoints = Checkpoints(folder / "checkpoints", self.config, create=True)
         stack.callback(self._checkpoints.close)
@@ -195,34 +204,38 @@ class Run:
         self.save()
         self._sitting = Sitting(folder, generation=generation)
         self._metrics = Metrics(self.config, generation=generation)
+        self.rows = self._metrics.rows
         stack.callback(self._metrics.close)
-
-    @property
-    def rows(self) -> list[Row]:
-        """The metrics so far."""
-        return self._metrics.rows
 
     def take(self, state: RunState, rows: list[Row], projected: Projected) -> None:
         """Keeps the next generations; without rows the run is done, and stays as it is."""
         self.state = state  # the one before was donated, even where nothing was to be done
         if not rows:
             return
-        self._metrics.check()
-        for row in rows:
-            self._metrics.append(row)
+        self._log(rows)
         end = rows[-1].generation
         self.number, self._steps = end + 1, self._steps + sum(row.steps for row in rows)
-        if (evaluation := rows[-1].evaluation) is not None:
-            params, sparsity, edges = projected(state)
+        if self._writes and (evaluation := rows[-1].evaluation) is not None:
+            params, sparsity, edges = projected(processes.local(state))
             edges = None if edges is None else np.asarray(edges)
             at = int(state.generation), float(sparsity), params, state.moments
+            assert self._policies is not None
             self._policies.append(Learned(*at, edges=edges), mean=evaluation.mean)
         if end and end % self.config.checkpoint_every == 0:
             self.save()
 
+    def _log(self, rows: list[Row]) -> None:
+        if not self._writes:
+            self.rows += rows
+            return
+        self._metrics.check()
+        for row in rows:
+            self._metrics.append(row)
+
     def save(self) -> None:
         """Writes a checkpoint, if there is none of this generation."""
-        self._checkpoints.save(self.state, steps=self._steps)
+        if self._writes:
+            self._checkpoints.save(processes.local(self.state), steps=self._steps)
 
     def end(self) -> None:
         """Reads the last checkpoint back, and notes where the sitting ended.
@@ -230,17 +243,21 @@ class Run:
         Raises:
             OSError: if the checkpoint is not there, or not as it was saved.
         """
-        self._checkpoints.check(self.state)
+        if not self._writes:
+            return
+        self._checkpoints.check(processes.local(self.state))
         self._sitting.end(generation=int(self.state.generation))
 
     def result(self, interrupted: Signals | None) -> Result:
         """Reads what the run came to, and draws it."""
-        config, experiment = self.config, self.experiment
-        params, _ = projected(experiment, self.state)
+        config, experiment, state = self.config, self.experiment, processes.local(self.state)
+        params, _ = projected(experiment, state)
         reads = reading(config, experiment.task, experiment.policy, params)
         wires = wiring(config, experiment.task, experiment.policy, params)
         words = size_in_words(config, experiment.policy, params) if wires else ""
-        result = Result(config.folder, config, self.state, self.rows, interrupted, reads, words)
+        result = Result(config.folder, config, state, self.rows, interrupted, reads, words)
+        if not self._writes:
+            return result
         _draw(config, experiment, result, params)
         if wires is not None:
             _draw_search(config, result, wires)
@@ -288,15 +305,23 @@ def _loop(
     config = runs[0].config
     run_generations, projected = _programs(runs)
     beats = config.checkpoint_every, config.evaluation.every
-    calls = 1
-    while not (all_done := all(run.is_done for run in runs)) and not stop.asked:
+    calls, times, longest = 1, [], None
+    while not (all_done := all(run.is_done for run in runs)):
+        calls, asked = processes.agree(calls, stop.asked or 0, longest=longest)
+        if asked:
+            stop.asked = Signals(asked)
+            break
         number = min(run.number for run in runs if not run.is_done)
         most = min(calls, *(1 + -number % beat for beat in beats))
         numbers = range(number, min(config.last_generation, number + most - 1) + 1)
         budgets = [int(max(0, min(run.left, MOST_STEPS))) for run in runs]
         started = time.monotonic()
-        states, done = run_generations([run.state for run in runs], numbers, budgets)
-        seconds = (time.monotonic() - started) / max(map(len, done))
+        with processes.watched(longest):
+            states, done = run_generations([run.state for run in runs], numbers, budgets)
+        took = time.monotonic() - started
+        times.append(took)
+        longest = max(times[2:], default=None)  # the first two compile
+        seconds = took / max(map(len, done))
         calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
         done = [[row._replace(seconds=seconds) for row in rows] for rows in done]
         for run, state, rows, project in zip(runs, states, done, projected, strict=True):
@@ -351,10 +376,15 @@ def start(config: Config, *, resume: bool = False) -> Run:
         ValueError: see ``train``.
     """
     run = prepared(config, resume=resume)
-    if resume:  # it may go on for longer
-        write(config.folder / "config.yaml", dump(replace(config, out=None)))
-    else:
-        make_folder(config.folder, config)
+
+    def keep() -> bytes:
+        if resume:  # it may go on for longer
+            write(run.config.folder / "config.yaml", dump(replace(run.config, out=None)))
+        else:
+            make_folder(run.config.folder, run.config)
+        return b""
+
+    processes.from_writer(keep)
     return run
 
 
@@ -366,6 +396,46 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         ValueError: see ``train``.
     """
     folder = config.folder
+    processes.check_same("what is installed", json.dumps(versions()))
+    processes.check_same("the config", dump(replace(config, out=None)))
+    if config.track:
+        check_installed(config.track)
+    found = processes.from_writer(lambda: _found(folder, resume=resume))
+    if resume and config.shares is None:
+        config = replace(config, shares=int(found) or 1)
+    experiment = build(config)
+    config, steps, has_row_0 = replace(experiment.config, out=str(folder)), 0, False
+    experiment = experiment._replace(config=config)
+    if resume:
+        saved, has_row_0 = _restored(config, experiment.state)
+        experiment, steps = experiment._replace(state=saved.state), saved.steps
+    generation = int(experiment.state.generation)
+    policies = Policies(folder, generation=generation) if processes.is_writer() else None
+    evaluate, close_training = _training(config, experiment)
+    evaluate_center, close_center = make_evaluate_center(config, experiment)
+
+    def close() -> None:
+        close_center()
+        close_training()
+
+    return Run(
+        config,
+        experiment,
+        policies,
+        evaluate,
+        evaluate_center,
+        close,
+        steps=steps,
+        has_row_0=has_row_0,
+    )
+
+
+def _found(folder: Path, *, resume: bool) -> bytes:
+    """Looks whether a run can be in this folder; of one that is there, the number of its shares.
+
+    Raises:
+        ValueError: if it cannot, or if there should be one and is none, or the other way round.
+    """
     if unreadable := {"[", "\\"} & {*folder.absolute().as_posix()}:
         # Orbax 0.12 takes the path for a pattern: it writes checkpoints that it cannot read
         raise ValueError(
@@ -376,21 +446,8 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         raise ValueError(f"there is no run folder {folder}")
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(exists_already(folder))
-    if config.track:
-        check_installed(config.track)
-    experiment, steps = build(config), 0
-    if resume:
-        state, steps = _restored(config, experiment.state)
-        experiment = experiment._replace(state=state)
-    policies = Policies(folder, generation=int(experiment.state.generation))
-    evaluate, close_training = _training(config, experiment)
-    evaluate_center, close_center = make_evaluate_center(config, experiment)
-
-    def close() -> None:
-        close_center()
-        close_training()
-
-    return Run(config, experiment, policies, evaluate, evaluate_center, close, steps=steps)
+    # nothing is made of what is there: the caller has read it, and trusts it
+    return str((resume and read_config(folder, trust=True).shares) or 0).encode()
 
 
 def _training(
@@ -435,7 +492,20 @@ def make_folder(folder: Path, config: Config) -> None:
         raise ValueError(exists_already(folder)) from error
 
 
-def _restored(config: Config, first: RunState) -> Saved:
+def _restored(config: Config, first: RunState) -> tuple[Saved, bool]:
+    """What a run goes on from, on every process; and whether its row 0 is written."""
+
+    def begun() -> bool:
+        log = config.folder / "metrics.jsonl"
+        return log.exists() and bool(read_rows(log))
+
+    if processes.number() == 1:
+        return _newest(config, first), begun()
+    told = processes.from_writer(lambda: bytes([begun()]) + packed(_newest(config, first)))
+    return unpacked(told[1:], first), bool(told[0])
+
+
+def _newest(config: Config, first: RunState) -> Saved:
     """The newest checkpoint of a run; its first state, if the run died before it saved any.
 
     Warns of rows that its log has lost.

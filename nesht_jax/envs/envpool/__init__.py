@@ -154,7 +154,8 @@ class EnvpoolEvaluate:
         horizon: int | None,
     ) -> HalfBatch:
         vector = self._vectors[half]
-        entropy = [*np.asarray(jax.random.key_data(key)).tolist(), int(episodes[0])]
+        first = int(population.first) * self._shape[1] + int(episodes[0])
+        entropy = [*np.asarray(jax.random.key_data(key)).tolist(), first]
         vector.stream = np.random.SFC64(entropy)
         num_features = self._task.num_features
         batch = HalfBatch(

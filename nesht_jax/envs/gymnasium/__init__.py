@@ -93,7 +93,7 @@ class GymnasiumEvaluate:
         Raises:
             SimulatorError: from whatever an environment raises.
         """
-        entropy = np.asarray(jax.random.key_data(key)).tolist()
+        entropy = [*np.asarray(jax.random.key_data(key)).tolist(), int(population.first)]
         (seed,) = np.random.SeedSequence(entropy, spawn_key=(2,)).generate_state(1)
         task = self._task
         if horizon is not None and task.horizon is not None:

@@ -8,7 +8,9 @@ input: one sentence, exit code 2. What an environment raises in the second keeps
 import argparse
 import contextlib
 import importlib
+import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,6 +18,7 @@ from signal import SIGINT
 from typing import Any, NoReturn
 
 from nesht_jax.envs.catalog import nearest
+from nesht_jax.run.launcher import LOST, LostProcessError, place_of
 
 COMMANDS = {
     "train": "train a policy, or go on with a run",
@@ -62,13 +65,36 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 work = _prepared(argv)
             except (ValueError, OSError, RecursionError) as error:
-                return _complain(error, 2)
+                return _alone(_complain(error, 2))
             try:
                 return work()
             except (OSError, FloatingPointError) as error:
-                return _complain(error, 1)
+                return _alone(_complain(error, 1))
+        except LostProcessError as error:
+            return _alone(_complain(error, LOST))
+        except Exception:
+            if not _has_others():
+                raise
+            traceback.print_exc()
+            return _alone(1)
         except KeyboardInterrupt:  # before a run catches it, or the second one: it can be resumed
-            return 128 + SIGINT
+            return _alone(128 + SIGINT)
+
+
+def _has_others() -> bool:
+    try:
+        return place_of(os.environ) is not None
+    except ValueError:
+        return False
+
+
+def _alone(code: int) -> int:
+    """The code; a process of several ends with it at once, as its end would wait for the others."""
+    if _has_others():
+        from nesht_jax.run.processes import leave
+
+        leave(code)
+    return code
 
 
 def _prepared(argv: list[str]) -> Callable[[], int]:

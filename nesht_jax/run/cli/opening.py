@@ -6,15 +6,23 @@ import jax
 
 from nesht_jax.envs.host import cores
 from nesht_jax.envs.suite import Environment
+from nesht_jax.run import processes
 from nesht_jax.run.cli.conclusion import how_to_go_on
 from nesht_jax.run.machine import idle_accelerator
 from nesht_jax.run.train import Run
+from nesht_jax.shares import make_mesh
 
 
 def opening(run: Run) -> Iterator[str]:
     """Makes the lines."""
-    config, device = run.config, jax.devices()[0].device_kind
+    config, device = run.config, jax.local_devices()[0].device_kind
     in_jax = isinstance(run.experiment.task.simulator, Environment)
+    if (shares := config.shares or 1) > 1:
+        mesh = make_mesh(shares, processes.devices_of_all())
+        yield (
+            f"{processes.number()} processes with {jax.device_count()} devices, of which "
+            f"{mesh.size} are used, and {shares} shares of the population"
+        )
     where = f"on {device}" if in_jax else f"on {cores()} CPU cores, updates on {device}"
     yield f"{config.task} ({config.method}): episodes {where}"
     if in_jax and (idle := idle_accelerator()) is not None:

@@ -12,12 +12,14 @@ settings, if there are any.
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from nesht_jax.run.cli.options import add_settings, add_trust, given_settings, refuse_unknown
 from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import differences
+from nesht_jax.run.launcher import LostProcessError, place_of
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.settings import read_command
 from nesht_jax.run.yaml import config_of, merge, read_config
@@ -47,6 +49,10 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     """Reads the command and makes the run; nothing is trained."""
     given, leftover = parser.parse_known_intermixed_args(argv)
     refuse_unknown(leftover)
+    if (place := place_of(os.environ)) is not None:
+        from nesht_jax.run.processes import start as join
+
+        join(place)
     auto = given.resume == AUTO
     if given.resume is not None and not auto:
         config, notes = _continued(Path(given.resume), given), []
@@ -57,22 +63,27 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     keep_compilations()
     from rich.console import Console
 
-    from nesht_jax.run.cli.conclusion import say
+    from nesht_jax.run.cli.conclusion import how_to_go_on, say
     from nesht_jax.run.cli.opening import opening
+    from nesht_jax.run.processes import is_writer, naming_the_lost
     from nesht_jax.run.sweep import has_begun
     from nesht_jax.run.train import start
 
     run = start(config, resume=has_begun(config) if auto else given.resume is not None)
-    console = Console()
+    console = Console(quiet=not is_writer())
     notes = [*notes, *opening(run)]
 
     def work() -> int:
         for note in notes:
             say(console, note)
-        result = run.go(console)
+        try:
+            with naming_the_lost():
+                result = run.go(console)
+        except LostProcessError as error:
+            raise LostProcessError(f"{error}; go on with: {how_to_go_on(run.config)}") from error
         from nesht_jax.run.cli.conclusion import conclude
 
-        conclude(console, config, result)
+        conclude(console, run.config, result)
         return 128 + result.interrupted if result.interrupted else 0
 
     return work
