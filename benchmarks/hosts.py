@@ -128,7 +128,7 @@ class Processes:
         """The last line that a process printed of its own."""
         told = self._logs[i].read_text(errors="replace").replace(f"{Path.cwd()}/", "")
         lines = [line for line in told.splitlines() if line.startswith("nesht: ")]
-        fatal = [line for line in told.splitlines() if re.search("[Tt]ask.* heartbeat", line)]
+        fatal = re.findall(".*(?:heartbeat timeout|Terminating process).*", told)
         words = (lines or fatal or told.splitlines() or ["no word"])[-1]
         return " ".join(re.sub("[{}|]", "", words).split())[:200]
 

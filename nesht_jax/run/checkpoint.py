@@ -187,9 +187,9 @@ class Checkpoints:
     def _check_config(self, generation: int, text: str) -> None:
         named = self._named(generation)
         made_by = config_of(parse(text, "its config"))
-        if made_by.shares is None:  # of a version that had no shares
-            made_by = replace(made_by, shares=self._config.shares)
-        unlike = [n for n in differences(made_by, self._config) if n not in ("out", *CHANGEABLE)]
+        # one share need not be written
+        one, other = (replace(c, shares=c.shares or 1) for c in (made_by, self._config))
+        unlike = [n for n in differences(one, other) if n not in ("out", *CHANGEABLE)]
         if unlike:
             raise _OtherConfigError(
                 f"{named} is of another config than config.yaml of its run: they differ in "

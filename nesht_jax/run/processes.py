@@ -4,6 +4,7 @@ Every process runs the same command and does the same, each on its own devices. 
 writer, keeps the run folder; what it reads there it sends to the others.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -13,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import jax
@@ -30,6 +30,9 @@ MEETINGS = "nesht/meetings/"
 
 HEARTBEAT_SECONDS = 30
 """Time after which JAX takes a process that does not answer for dead."""
+
+FAREWELL_SECONDS = 5.0
+"""Time that a process which ends waits for others that end as well."""
 
 FIRST_PATIENCE = 900.0
 """Seconds that a process waits for others that may still compile."""
@@ -73,7 +76,11 @@ def start(place: Place) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process at once; the others find that out, and do not wait for it."""
+    """Ends this process, which the others find out: its usual end would wait for them."""
+    with contextlib.suppress(Exception):
+        # those that leave too are told by process 0 why, and not by JAX that it is gone
+        client = multihost.get_jax_distributed_client()
+        client.wait_at_barrier("nesht/leaving", int(1000 * FAREWELL_SECONDS))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -110,12 +117,12 @@ def agree(calls: int, asked: int, *, longest: float | None) -> tuple[int, int]:
     return int(told[:, 0].min()), int(told[:, 1].max())
 
 
-@contextmanager
+@contextlib.contextmanager
 def naming_the_lost() -> Iterator[None]:
     """Turns what JAX raises where another process is gone into a sentence that names it.
 
     Raises:
-        LostProcessError: likewise.
+        LostProcessError: in place of JAX's own error.
     """
     try:
         yield
@@ -169,7 +176,7 @@ def _named_in(words: str) -> str:
     return f"process {found[1]}" if found else ""
 
 
-@contextmanager
+@contextlib.contextmanager
 def watched(longest: float | None) -> Iterator[None]:
     """Ends the process if what is within it does not end in time: what waits for another device in
     a compiled program cannot be interrupted."""

@@ -22,7 +22,7 @@ from nesht_jax.run.fields import differences
 from nesht_jax.run.launcher import LostProcessError, place_of
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.settings import read_command
-from nesht_jax.run.yaml import config_of, merge, read_config
+from nesht_jax.run.yaml import config_of, dump, merge, parse, read_config
 
 AUTO = "auto"
 """What ``--resume`` takes instead of a folder."""
@@ -55,7 +55,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
         join(place)
     auto = given.resume == AUTO
     if given.resume is not None and not auto:
-        config, notes = _continued(Path(given.resume), given), []
+        config, notes = _asked(Path(given.resume), given, alone=place is None), []
     elif given.trust:
         raise ValueError("--trust goes with --resume RUN: a task that you name is trusted")
     else:
@@ -65,11 +65,14 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
 
     from nesht_jax.run.cli.conclusion import how_to_go_on, say
     from nesht_jax.run.cli.opening import opening
-    from nesht_jax.run.processes import is_writer, naming_the_lost
+    from nesht_jax.run.processes import from_writer, is_writer, naming_the_lost
     from nesht_jax.run.sweep import has_begun
     from nesht_jax.run.train import start
 
-    run = start(config, resume=has_begun(config) if auto else given.resume is not None)
+    resume = given.resume is not None
+    if auto:
+        resume = from_writer(lambda: bytes([has_begun(config)])) == bytes([True])
+    run = start(config, resume=resume)
     console = Console(quiet=not is_writer())
     notes = [*notes, *opening(run)]
 
@@ -87,6 +90,16 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
         return 128 + result.interrupted if result.interrupted else 0
 
     return work
+
+
+def _asked(folder: Path, given: argparse.Namespace, *, alone: bool) -> Config:
+    """``_continued``; of several processes the writer alone reads the folder."""
+    if alone:
+        return _continued(folder, given)
+    from nesht_jax.run.processes import from_writer
+
+    told = from_writer(lambda: dump(_continued(folder, given)).encode())
+    return config_of(parse(told.decode(), f"the config of {folder}"))
 
 
 def _continued(folder: Path, given: argparse.Namespace) -> Config:

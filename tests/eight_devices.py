@@ -1,0 +1,151 @@
+"""What ``test_shares`` looks at, computed on eight devices of one process; printed as JSON."""
+
+import json
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec
+
+from nesht_jax import (
+    Moments,
+    by_running_moments,
+    make_evaluate,
+    make_generation,
+    make_mesh,
+    make_policy,
+    make_task,
+    nesht,
+    shared,
+    shared_noise,
+)
+from nesht_jax.run.checkpoint import digest
+from nesht_jax.shares import AXIS, sum_across, tree_sum
+
+MEMBERS, SHARES, COUNTS = 64, 8, (1, 2, 4, 8)
+
+
+def generation_of(task, devices, *, shares=SHARES):
+    """A generation over so many devices, and the state before the first."""
+    policy = make_policy(task, hidden=(4,), normalize=by_running_moments())
+    mesh = make_mesh(shares, jax.devices()[:devices])
+    played = make_evaluate(task, policy, num_members=MEMBERS // shares, common_random_numbers=True)
+    algorithm = nesht(
+        num_members=MEMBERS,
+        sigma=0.1,
+        optimizer=optax.adam(0.05),
+        sum_noise=shared_noise(mesh, shares),
+    )
+    evaluate = shared(played, mesh=mesh, num_members=MEMBERS, shares=shares)
+    moments = Moments.empty(task.num_features)
+    state = algorithm.init(jax.random.key(0), policy.init(jax.random.key(1)), moments=moments)
+    return make_generation(algorithm, evaluate), state
+
+
+def bits_of(state):
+    return digest(state._replace(key=jax.random.key_data(state.key)))
+
+
+def states():
+    """Digest of the state after some generations, by task and devices."""
+    linear = make_task("probe/linear", distractors=3)
+    hopper = make_task("brax/hopper", horizon=10, options={"backend": "spring"})
+    found = {}
+    for name, task, length, counts in (
+        ("probe/linear", linear, 20, COUNTS),
+        ("brax/hopper", hopper, 2, (2, 8)),
+    ):
+        for devices in counts:
+            generation, state = generation_of(task, devices)
+            run = jax.jit(
+                lambda s, g=generation, n=length: jax.lax.scan(lambda t, _: g(t), s, length=n)
+            )
+            found[f"{name} {devices}"] = bits_of(run(state)[0])
+    return found
+
+
+def sums():
+    """Whether the sum over devices has the bits of the tree."""
+    same = {}
+    for devices in COUNTS:
+        for d in (1, 7, 1003):
+            parts = jax.random.normal(jax.random.key(d), (devices, d))
+            mesh = make_mesh(devices, jax.devices()[:devices])
+            across = jax.jit(
+                jax.shard_map(
+                    lambda x, n=devices: sum_across(x[0], n),
+                    mesh=mesh,
+                    in_specs=PartitionSpec(AXIS),
+                    out_specs=PartitionSpec(),
+                    check_vma=False,
+                )
+            )
+            same[f"{devices} {d}"] = bool(jnp.array_equal(across(parts), tree_sum(parts)))
+    return same
+
+
+def compiled():
+    """Flops of a device, and bytes that go between devices, of a generation with a share each."""
+    task = make_task("probe/linear", distractors=3)
+    found = {}
+    for devices in COUNTS:
+        generation, state = generation_of(task, devices, shares=devices)
+        program = jax.jit(generation).lower(state).compile()
+        text = program.as_text()
+        found[devices] = {
+            "flops": program.cost_analysis()["flops"],
+            "bytes": moved(text),
+            "loops": len(loop_bodies(text)),
+            "in_loops": [line for name in loop_bodies(text) for line in collectives(name, text)],
+        }
+    d = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return {"devices": found, "d": d, "features": task.num_features, "members": MEMBERS}
+
+
+COLLECTIVE = re.compile(
+    r"= (\S+|\(.*?\)) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)"
+    r"(-start)?\("
+)
+SIZES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "f64": 8, "s64": 8, "u8": 1}
+
+
+def moved(text):
+    """Bytes that the results of collectives hold, by kind."""
+    total = {}
+    for shape, kind, _ in COLLECTIVE.findall(text):
+        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", shape):
+            size = int(np.prod([int(n) for n in sizes.split(",") if n])) * SIZES[dtype]
+            total[kind] = total.get(kind, 0) + size
+    return total
+
+
+def computations(text):
+    """Name of each computation of a program -> its text."""
+    return {
+        m[1]: m[2]
+        for m in re.finditer(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?\{\n(.*?)^\}", text, re.M | re.S)
+    }
+
+
+def loop_bodies(text):
+    """Names of all computations that a loop comes to."""
+    parts = computations(text)
+    reached, waiting = set(), set(re.findall(r"(?:body|condition)=%?([\w.\-]+)", text))
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        called = re.findall(r"=\{?%?([\w.\-]+)", parts.get(name, ""))
+        waiting |= {c for c in called if c in parts} - reached
+    return reached
+
+
+def collectives(name, text):
+    return [m[0] for m in COLLECTIVE.finditer(computations(text).get(name, ""))]
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 8
+    print(json.dumps({name: globals()[name]() for name in sys.argv[1:]}))
