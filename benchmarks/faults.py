@@ -491,6 +491,35 @@ def soak(count: int, chance: random.Random) -> Iterator[Trial]:
                 f"{name} {early[name]} after 10 trainings, {late[name]} after 50" for name in late
             )
         yield Trial(promise, f"50 trainings in {task}", held, words)
+        out = fresh("long")
+        child = Child(training(task, out, every=100, generations=3000))
+        child.until(partial(_has_rows, out, 500))
+        early = _seen(child.pid)
+        child.until(partial(_has_rows, out, 2900))
+        late = _seen(child.pid)
+        ended = child.wait().code == 0 and rows(out) == 3001
+        held = (
+            ended
+            and late["mebibytes"] - early["mebibytes"] < 50
+            and all(
+                late[name] <= early[name] + most
+                for name, most in {"threads": 1, "files": 1, "mappings": 20}.items()
+            )
+        )
+        words = "; ".join(f"{name} {early[name]} at 500, {late[name]} at 2900" for name in late)
+        yield Trial(promise, f"3000 generations in {task}", held, words)
+
+
+def _seen(pid: int) -> dict[str, int]:
+    """What the kernel tells of a process; each compiled program has mappings of its own."""
+    home = Path(f"/proc/{pid}")
+    resident = re.search(r"VmRSS:\s+(\d+)", (home / "status").read_text())
+    return {
+        "threads": len(os.listdir(home / "task")),
+        "files": len(os.listdir(home / "fd")),
+        "mappings": (home / "maps").read_text().count("\n"),
+        "mebibytes": int(resident[1]) // 1024 if resident else 0,
+    }
 
 
 def _train_often(task: str, number: int, found: Path) -> None:

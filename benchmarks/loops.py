@@ -14,10 +14,11 @@ from nesht_jax import make_environment
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.envs.episode_queue import default_num_envs
 from nesht_jax.report.rows import Row
-from nesht_jax.run.build import Experiment, build, build_training, given
+from nesht_jax.run.build import Experiment, build, build_training, given, mesh_of
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import make_evaluate_center
 from nesht_jax.run.generations import MOST_STEPS, make_run_generations
+from nesht_jax.run.processes import replicated
 from nesht_jax.types import Task
 
 STEPS = 100
@@ -98,8 +99,11 @@ class Training:
 
     def __init__(self, config: Config, experiment: Experiment | None = None) -> None:
         experiment = experiment or build(config)
+        config = experiment.config
         evaluate_center, _ = make_evaluate_center(config, experiment)
         self.state, self._number = experiment.state, 0
+        if (mesh := mesh_of(config)) is not None:
+            self.state = replicated(self.state, mesh)
         self._run_generations = make_run_generations(
             experiment,
             build_training(config, experiment),

@@ -3,16 +3,19 @@
 import json
 import re
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import PartitionSpec
+from rich.console import Console
 
 from nesht_jax import (
     Moments,
     by_running_moments,
+    make_config,
     make_evaluate,
     make_generation,
     make_mesh,
@@ -21,6 +24,7 @@ from nesht_jax import (
     nesht,
     shared,
     shared_noise,
+    train,
 )
 from nesht_jax.run.checkpoint import digest
 from nesht_jax.shares import AXIS, sum_across, tree_sum
@@ -103,6 +107,28 @@ def compiled():
         }
     d = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     return {"devices": found, "d": d, "features": task.num_features, "members": MEMBERS}
+
+
+def compilations():
+    """Programs compiled by a run up to each of its evaluations, and the shares that it took."""
+    compiled, told = [], []
+
+    def note(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_config(
+            "probe/linear",
+            algorithm={"num_members": MEMBERS},
+            evaluation={"every": 2, "episodes": SHARES},
+            generations=10,
+            out=f"{folder}/run",
+        )
+        quiet = Console(quiet=True)
+        result = train(config, console=quiet, on_evaluation=lambda row: told.append(len(compiled)))
+    return {"compiled": told, "shares": result.config.shares}
 
 
 COLLECTIVE = re.compile(

@@ -33,7 +33,7 @@ def on_eight_devices(*what):
 
 @pytest.fixture(scope="module")
 def found():
-    return on_eight_devices("sums", "compiled")
+    return on_eight_devices("sums", "compiled", "compilations")
 
 
 # ------------------------------------------------------------------------------ on eight devices
@@ -65,6 +65,12 @@ def test_no_device_waits_for_another_within_an_episode(found):
     for one in found["compiled"]["devices"].values():
         assert one["loops"] > 0
         assert one["in_loops"] == []
+
+
+def test_a_run_takes_a_share_for_each_device_and_compiles_once(found):
+    assert found["compilations"]["shares"] == 8
+    first, *_, before_the_last, _ = found["compilations"]["compiled"]
+    assert first == before_the_last > 0
 
 
 @pytest.mark.slow

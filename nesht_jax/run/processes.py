@@ -77,10 +77,11 @@ def start(place: Place) -> None:
 
 def leave(code: int) -> NoReturn:
     """Ends this process, which the others find out: its usual end would wait for them."""
-    with contextlib.suppress(Exception):
-        # those that leave too are told by process 0 why, and not by JAX that it is gone
-        client = multihost.get_jax_distributed_client()
-        client.wait_at_barrier("nesht/leaving", int(1000 * FAREWELL_SECONDS))
+    if code != LOST:
+        with contextlib.suppress(Exception):
+            # those that leave too say why, before JAX says that process 0 is gone
+            client = multihost.get_jax_distributed_client()
+            client.wait_at_barrier("nesht/leaving", int(1000 * FAREWELL_SECONDS))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
