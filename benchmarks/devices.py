@@ -72,7 +72,7 @@ def measure(*, task: str, members: int, seconds: float) -> Row:
         "shares": experiment.config.shares,
         "members": members,
         "megaflops_of_a_device": round(cost["flops"] / 1e6, 3),
-        "bytes_between": moved(program.as_text()),
+        "bytes_between": moved(program.as_text() or ""),
         "useful_share": round(useful / simulated, 3),
         "seconds": round(median(times), 4),
         "steps_per_second": round(useful / sum(times)),

@@ -1,5 +1,6 @@
 """A population in shares where the simulator is outside JAX: those of a process, one by one."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ class HostShares:
     ) -> None:
         self._parts = {share: make(share) for share in processes.own_shares(shares)}
         self._size, self._mesh = size, mesh
+        self._has_compiled = False
         self._longest: float | None = None
 
     def seek(self, calls: int) -> None:
@@ -58,10 +60,14 @@ class HostShares:
         """
         key, population, moments = processes.local((key, population, moments))
         asked = {} if horizon is None else {"horizon": processes.local(horizon)}
+        begun = time.monotonic()
         played = [
             part(key, population.share(share * self._size), moments, **asked)
             for share, part in self._parts.items()
         ]
         own = jax.tree.map(lambda *x: np.stack([np.asarray(one) for one in x]), *played)
+        if self._has_compiled:
+            self._longest = max(self._longest or 0.0, time.monotonic() - begun)
+        self._has_compiled = True
         every: Any = jax.tree.map(jnp.asarray, processes.gathered(own, longest=self._longest))
         return processes.replicated(combined(every), self._mesh)

@@ -287,7 +287,9 @@ def go_together(
         for run in runs:
             run.end()
     interrupted = stop.asked if is_told_to_stop else None
-    return [run.result(None if run.is_done else interrupted) for run in runs]
+    results = [run.result(None if run.is_done else interrupted) for run in runs]
+    processes.meet(None)  # the others do not end while the writer draws
+    return results
 
 
 def _display(runs: list[Run], console: Console) -> Display:
