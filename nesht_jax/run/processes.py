@@ -207,8 +207,6 @@ def check_same(what: str, value: str) -> None:
     Raises:
         ValueError: naming those of which the value is another.
     """
-    if number() == 1:
-        return
     own = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
     meet(None)
     told = multihost_utils.process_allgather(own)

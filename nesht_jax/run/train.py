@@ -307,7 +307,7 @@ def _loop(
     config = runs[0].config
     run_generations, projected = _programs(runs)
     beats = config.checkpoint_every, config.evaluation.every
-    calls, times, longest = 1, [], None
+    calls, done_calls, longest = 1, 0, None
     while not (all_done := all(run.is_done for run in runs)):
         calls, asked = processes.agree(calls, stop.asked or 0, longest=longest)
         if asked:
@@ -321,8 +321,9 @@ def _loop(
         with processes.watched(longest):
             states, done = run_generations([run.state for run in runs], numbers, budgets)
         took = time.monotonic() - started
-        times.append(took)
-        longest = max(times[2:], default=None)  # the first two compile
+        done_calls += 1
+        if done_calls > 2:  # the first two compile
+            longest = max(longest or 0.0, took)
         seconds = took / max(map(len, done))
         calls = max(1, min(MOST_GENERATIONS_A_CALL, int(CALL_SECONDS / seconds), 2 * calls))
         done = [[row._replace(seconds=seconds) for row in rows] for rows in done]
@@ -398,8 +399,9 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         ValueError: see ``train``.
     """
     folder = config.folder
-    processes.check_same("what is installed", json.dumps(versions()))
-    processes.check_same("the config", dump(replace(config, out=None)))
+    if processes.number() > 1:
+        processes.check_same("what is installed", json.dumps(versions()))
+        processes.check_same("the config", dump(replace(config, out=None)))
     if config.track:
         check_installed(config.track)
     found = processes.from_writer(lambda: _found(folder, resume=resume))

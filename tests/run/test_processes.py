@@ -116,7 +116,6 @@ def test_one_process_agrees_with_itself():
     assert processes.agree(5, 0, longest=None) == (5, 0)
     assert processes.from_writer(lambda: b"here") == b"here"
     assert processes.own_shares(4) == range(4)
-    processes.check_same("nothing", "at all")
 
 
 def test_what_the_writer_raises_is_raised():
