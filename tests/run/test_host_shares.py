@@ -53,11 +53,11 @@ def test_shares_are_joined_in_their_order():
 
 
 def config_of(task="gymnasium/CartPole-v1", **changes):
-    algorithm = AlgorithmConfig(num_members=8)
-    return Config(task=task, horizon=20, distractors=1, **{"algorithm": algorithm} | changes)
+    usual = {"algorithm": AlgorithmConfig(num_members=8), "horizon": 20, "distractors": 1}
+    return Config(task=task, **usual | changes)
 
 
-@pytest.mark.parametrize("task", ["envpool/InvertedPendulum-v5", "gymnasium/CartPole-v1"])
+@pytest.mark.parametrize("task", ["envpool/InvertedPendulum-v5", "gymnasium/Pendulum-v1"])
 def test_every_share_has_resets_and_noise_of_its_own(task):
     """The same weights in every member: what differs is drawn for the episode."""
     config = config_of(task, shares=4, horizon=200)
