@@ -286,7 +286,9 @@ def test_the_same_command_begins_a_run_and_goes_on_with_it(tmp_path, capsys):
     command = [*small_probe, "--resume=auto"]
     for generations in (2, 4):
         assert main([*command, f"--generations={generations}"]) == 0
-        assert f"If it is cut off: nesht train --resume {out}\n" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert ", 8 at once\n" in said
+        assert f"If it is cut off: nesht train --resume {out}\n" in said
         rows = read_rows(out / "metrics.jsonl")
         assert [row.generation for row in rows] == list(range(generations + 1))
     assert main([*command, "--generations=4", "--algorithm.sigma=0.3"]) == 2

@@ -75,7 +75,8 @@ def test_two_processes_do_what_one_does_and_one_goes_on(tmp_path, task):
     with started(*[train(out, task, "--generations", 4)] * 2) as children:
         codes, told = ended(children)
     assert codes == [0, 0], told
-    assert "2 processes with 2 devices" in told[0]
+    assert "2 processes with 2 devices, of which 2 are used, and 4 shares" in told[0]
+    assert "at once of each share" in told[0]
     assert "generation" not in told[1]
     assert rows(out) == rows(tmp_path / "one")[:5]
     assert main(["train", "--resume", str(out), "--generations", "8"]) == 0
