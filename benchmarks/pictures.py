@@ -161,7 +161,7 @@ def scores(path: Path) -> None:
         for run in runs:
             axes.plot(*curve(run), color=OURS, lw=1)
         end = max(run["steps"] for run in runs) * 1e-6
-        for mark in published:
+        for mark in published if task.endswith("-v4") else []:
             if f"/{mark['robot']}-" in task and mark["million_steps"] <= 1.05 * end:
                 axes.plot(mark["million_steps"], mark["return"], "x", color="C3", label="published")
                 axes.legend(fontsize=8)
