@@ -106,7 +106,25 @@ def compiled():
             "in_loops": [line for name in loop_bodies(text) for line in collectives(name, text)],
         }
     d = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return {"devices": found, "d": d, "features": task.num_features, "members": MEMBERS}
+    return {
+        "devices": found,
+        "control": looping(),
+        "d": d,
+        "features": task.num_features,
+        "members": MEMBERS,
+    }
+
+
+def looping():
+    """Collectives that are found in a loop which has one."""
+    whole = PartitionSpec()
+
+    def on_device(x):
+        return jax.lax.fori_loop(0, 9, lambda i, y: jnp.sin(jax.lax.psum(y, AXIS)), x)
+
+    rules = {"mesh": make_mesh(8), "in_specs": whole, "out_specs": whole, "check_vma": False}
+    text = jax.jit(jax.shard_map(on_device, **rules)).lower(jnp.ones(3)).compile().as_text()
+    return [line for name in loop_bodies(text) for line in collectives(name, text)]
 
 
 def compilations():

@@ -65,6 +65,7 @@ def test_no_device_waits_for_another_within_an_episode(found):
     for one in found["compiled"]["devices"].values():
         assert one["loops"] > 0
         assert one["in_loops"] == []
+    assert len(found["compiled"]["control"]) == 1  # where there is one, it is found
 
 
 def test_a_run_takes_a_share_for_each_device_and_compiles_once(found):

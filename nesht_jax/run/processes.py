@@ -155,7 +155,8 @@ def meet(longest: float | None) -> None:
     client.key_value_set(f"{MEETINGS}{jax.process_index()}", str(meeting), allow_overwrite=True)
     begun = time.monotonic()
     try:
-        client.wait_at_barrier(f"{MEETINGS}{meeting}", int(1000 * seconds))
+        # always of one name: the service keeps a record of every name, and there is no end of calls
+        client.wait_at_barrier(MEETINGS, int(1000 * seconds))
     except Exception as error:  # JAX's own kind, of no public name
         waited = time.monotonic() - begun
         who = _named_in(str(error)) or _absent(client, meeting)

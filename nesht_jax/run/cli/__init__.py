@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
                 return _alone(_complain(error, 1))
         except LostProcessError as error:
             return _alone(_complain(error, LOST))
-        except Exception:
+        except Exception:  # whatever it is, the others must not wait; alone, it passes
             if not _has_others():
                 raise
             traceback.print_exc()
