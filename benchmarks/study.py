@@ -33,7 +33,10 @@ UPDATES = {"HalfCheetah": 930, "Hopper": 240}
 
 GROWING = {"horizon_growth": 1.3, "horizon_growth_every": 150}
 
-HALF = {"unit": "weight", "rule": "top_k", "keep": "half", "every": 10}
+ROWS = {"method": "hard_threshold", "keep": "true inputs", "begin": 80, "every": 10, "end": None}
+"""Hard thresholding of as many inputs as are true."""
+
+HALF = ROWS | {"unit": "weight", "keep": "half"}
 """Of weights, one by one: half as many as read the true inputs."""
 
 MASKS = HALF | {"begin": 0, "explore": 0.0}
@@ -44,21 +47,11 @@ METHODS = {
     "nes_growing": ["select", "nes", GROWING],
     "weight_decay": ["select", "nes", {"optimizer": {"weight_decay": 20.0}}],
     "select": ["select"],
-    "select_slowly": [
-        "select",
-        {"sparsity": {"begin": 10, "every": "2 distractors", "end": 400}},
-        GROWING,
-    ],
+    "select_growing": ["select", GROWING],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
-    "rows": ["select", {"sparsity": {"rule": "top_k", "keep": "true inputs"}}],
-    "rows_dense": [
-        "select",
-        {"sparsity": {"rule": "top_k", "keep": "true inputs", "explore": 1.0}},
-    ],
-    "one_shot": [
-        "select",
-        {"sparsity": {"rule": "top_k", "keep": "true inputs", "begin": 0, "end": 1}},
-    ],
+    "rows": ["select", {"sparsity": ROWS}],
+    "rows_dense": ["select", {"sparsity": ROWS | {"explore": 1.0}}],
+    "one_shot": ["select", {"sparsity": ROWS | {"begin": 0, "end": 1}}],
     "weights": ["select", {"sparsity": HALF | {"exempt_bias": True}}],
     "weights_dense": ["select", {"sparsity": HALF | {"exempt_bias": True, "explore": 1.0}}],
     "static": ["select", {"sparsity": MASKS | {"method": "static"}}],
@@ -77,9 +70,13 @@ METHODS = {
 RIVAL = "nes"
 """The method that the others are compared with."""
 
-YARDSTICKS = {"nes_growing": "nes_growing", "select_slowly": "nes_growing"}
+YARDSTICKS = {"nes_growing": "nes_growing", "select_growing": "nes_growing"}
 """Methods whose return without distractors is a retained fraction of 1, where it is not ``RIVAL``:
 NES with the same horizons."""
+
+
+SELECTING = ("select", "select_growing")
+"""Methods that tell which inputs are useful, the first that was trained without distractors."""
 
 
 class Key(NamedTuple):
@@ -120,7 +117,6 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     numbers = {
         "true inputs": made.observation_size,
         "half": made.observation_size * made.num_actions // 2,
-        "2 distractors": max(10, 2 * distractors),
         "three quarters": 3 * next((n for name, n in UPDATES.items() if name in task), 400) // 4,
     }
     sparsity = {n: numbers.get(v, v) for n, v in own.get("sparsity", {}).items()}
@@ -137,7 +133,7 @@ def summarize(rows: list[Row]) -> list[Row]:
 
     The retained fraction is (R - R_begin) / (R_0 - R_begin): R_begin is the return of the policy
     that training begins with, R_0 that of NES without distractors, see ``YARDSTICKS``. Recall is of
-    the inputs that at least half of the runs of ``select`` without distractors read.
+    the inputs that at least half of the runs of the first of ``SELECTING`` without distractors read.
     """
     groups: dict[Key, list[Row]] = {}
     for row in rows:
@@ -156,7 +152,8 @@ def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
     full = YARDSTICKS.get(key.method, RIVAL)
     yardstick = _returns(groups.get(alone._replace(method=full), []))
     rival = _returns(groups.get(key._replace(method=RIVAL), []))
-    useful = _useful(groups.get(alone._replace(method="select"), []))
+    selecting = [groups.get(alone._replace(method=name), []) for name in SELECTING]
+    useful = _useful(next(filter(None, selecting), []))
     read = [set(map(int, str(run["inputs"]).split())) for run in runs]
     false = [float(run["distractors_read"]) for run in runs]
     share = [f / max(f + float(run["true_read"]), 1) for f, run in zip(false, runs, strict=True)]

@@ -54,6 +54,7 @@ from .sparse.rewiring import rigl as rigl
 from .sparse.rewiring import set_ as set_
 from .sparse.rewiring import stacked as stacked
 from .sparse.rewiring import static as static
+from .sparse.selection import selection as selection
 from .sparse.significance import with_phantoms as with_phantoms
 from .sparse.top_k import hard_threshold as hard_threshold
 from .types import Evaluate as Evaluate
@@ -63,6 +64,7 @@ from .types import Moments as Moments
 from .types import Policy as Policy
 from .types import Population as Population
 from .types import Task as Task
+from .types import center_of as center_of
 from .types import mask_of as mask_of
 from .types import replicate as replicate
 from .types import sparsity_of as sparsity_of

@@ -352,7 +352,8 @@ class SparseState(NamedTuple):
         mask: pytree like params; True where a weight lives.
         support: pytree like params; True where a weight may move: those that lived when it was last
             decided, and those that are tried until the next time. None: all may.
-        walk: how far chance may have brought what lives, see ``Projection.walk``. None: not asked.
+        walk: variance that chance alone would have brought every unit, see ``selection``; None of
+            other methods.
     """
 
     updates: Int[Array, ""]
@@ -377,6 +378,14 @@ def mask_of(optimizer_state: Any, params: Params) -> Params | None:
 def support_of(optimizer_state: Any, params: Params) -> Params | None:
     """Reads which weights a search may move from the state of an optimizer chain; None: all."""
     return _all_of(optimizer_state, params, lambda state: state.support)
+
+
+def center_of(params: Params, optimizer_state: Any) -> Params:
+    """Gives what policies are made of, the center of a search: params, with 0 where none lives."""
+    mask = mask_of(optimizer_state, params)
+    if mask is None:
+        return params
+    return jax.tree.map(lambda p, lives: jnp.where(lives, p, 0), params, mask)
 
 
 def sparse_states(optimizer_state: Any) -> list[SparseState]:

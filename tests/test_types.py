@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nesht_jax.sparse.hard_thresholding import hard_thresholding, sparsify
 from nesht_jax.sparse.projection import Projection
+from nesht_jax.sparse.units import Units
 from nesht_jax.types import (
     Layer,
     LowRank,
@@ -208,7 +209,7 @@ def cutting(*dead):
         parts = np.split(alive, ends[:-1])
         return [jnp.asarray(p.reshape(x.shape)) for p, x in zip(parts, group.after, strict=True)]
 
-    return sparsify(Projection(lambda path: "all", kept))
+    return sparsify(Projection(Units(lambda path: "all"), kept))
 
 
 def state_of(optimizer):

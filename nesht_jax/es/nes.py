@@ -23,6 +23,7 @@ from nesht_jax.types import (
     Moments,
     Params,
     Population,
+    center_of,
     is_low_rank,
     mask_of,
     sparsity_of,
@@ -36,7 +37,7 @@ class State(NamedTuple):
     Attributes:
         key: seed of the run, never consumed: every generation folds its number in.
         generation: updates done.
-        params: θ, the center (mean of the search distribution).
+        params: θ; ``center_of`` it, what of it lives, is the mean of the search distribution.
         optimizer: state of the optax chain; the mask of a sparse policy is in it.
         moments: running moments of observations; None where the policy does not use them.
         search: state of the controller of an architecture search; None without one.
@@ -166,8 +167,7 @@ def nesht(
         """The state before the first generation; ``key`` seeds the whole run."""
         params = checked_params(params)
         optimizer_state = optimizer.init(params)
-        if (mask := mask_of(optimizer_state, params)) is not None:
-            params = jax.tree.map(lambda p, lives: jnp.where(lives, p, 0), params, mask)
+        params = center_of(params, optimizer_state)
         if rank is not None and support_of(optimizer_state, params) is not None:
             raise ValueError(f"rank must be None where not all weights are perturbed, got {rank}")
         return State(key, jnp.zeros((), jnp.int32), params, optimizer_state, moments)
@@ -183,13 +183,14 @@ def nesht(
             s = scale.astype(p.dtype)
             return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
 
-        return jax.tree.map(perturbed, state.params, perturbation(state, direction))
+        center = center_of(state.params, state.optimizer)
+        return jax.tree.map(perturbed, center, perturbation(state, direction))
 
     def population(state: State) -> Population:
         """θ + σ ε_i of every i, low-rank perturbations left unmultiplied."""
         return Population(
             jax.tree_util.Partial(draw, state),
-            jax.tree_util.Partial(_with_center, state.params),
+            jax.tree_util.Partial(_with_center, center_of(state.params, state.optimizer)),
         )
 
     def member(state: State, i: int | Int[Array, ""]) -> Params:

@@ -18,7 +18,7 @@ from nesht_jax.search.evolution import regularized_evolution
 from nesht_jax.search.pointer_network import pointer_network
 from nesht_jax.search.policy_gradient import policy_gradient
 from nesht_jax.search.space import Space, choices, product, subset
-from nesht_jax.types import Policy, Task
+from nesht_jax.types import Policy, Task, center_of
 
 
 class Search(NamedTuple):
@@ -117,6 +117,6 @@ def edge_frequency(
 
     def edges(i: Int[Array, ""]) -> Bool[Array, " e"]:
         architecture = search.controller.propose(state.search, key, i)
-        return search.structure.edges(architecture, state.params)
+        return search.structure.edges(architecture, center_of(state.params, state.optimizer))
 
     return jax.vmap(edges)(jnp.arange(config.num_played, dtype=jnp.int32)).mean(0)

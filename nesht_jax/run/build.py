@@ -1,6 +1,5 @@
 """A config, turned into what training needs: read it downward, task first."""
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,7 +27,13 @@ from nesht_jax.run.architecture import Search, build_search, searching
 from nesht_jax.run.config import Config, SparsityConfig
 from nesht_jax.run.host_shares import HostShares
 from nesht_jax.run.machine import memory
-from nesht_jax.run.optimizer import build_optimizer, build_projection, check_kept, check_power
+from nesht_jax.run.optimizer import (
+    build_optimizer,
+    build_projection,
+    check_kept,
+    check_power,
+    num_selected_from,
+)
 from nesht_jax.shares import make_mesh, shared, shared_noise
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms
@@ -147,12 +152,13 @@ def build(config: Config) -> Experiment:
     search = build_search(config, task, policy)
     if search is not None:
         params = search.structure.init(jax.random.fold_in(init_key, 2), params)
-    if config.sparsity.cuts and config.sparsity.rule == "significance":
-        params = _with_phantoms(jax.random.fold_in(init_key, 1), params, policy)
+    if config.sparsity.selects:
+        params = with_phantoms(params)
+        check_power(config, num_selected_from(config.sparsity, policy.layers, params))
     projection = build_projection(config.sparsity, policy.layers, params)
     if projection is not None:
         check_kept(config, task, projection, params)
-        check_power(config, projection, params)
+        check_power(config, projection.units.num_weights(params))
     algorithm = build_algorithm(config, policy, projection, params, search)
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
@@ -250,19 +256,7 @@ def _between_cuts(chosen: SparsityConfig) -> Callable[[Int[Array, ""]], Bool[Arr
     last = jnp.iinfo(jnp.int32).max
     if chosen.end is not None:
         last = chosen.end - (chosen.end - chosen.begin - 1) % chosen.every
-    sooner = chosen.rule == "significance"  # where it has decided sooner, its state tells
-    first = 0 if sooner else chosen.begin
-    return lambda generation: (generation > first) & (generation < last)
-
-
-def _with_phantoms(key: Key[Array, ""], params: Params, policy: Policy) -> Params:
-    """Params with the phantoms that rule significance judges by, alike the first kernel."""
-    if not policy.layers:
-        raise ValueError("rule significance needs a policy that tells of its layers")
-    like = functools.reduce(
-        lambda tree, name: tree[name], policy.layers[0].kernel.split("/"), params
-    )
-    return with_phantoms(key, params, like)
+    return lambda generation: (generation > chosen.begin) & (generation < last)
 
 
 def build_task(config: Config) -> Task:

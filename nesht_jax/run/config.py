@@ -120,8 +120,9 @@ class SparsityConfig(Section):
     """What keeps the policy sparse: the last transformation of the optimizer.
 
     Args:
-        method: "hard_threshold" keeps the largest weights (NESHT). Those of sparse training have
-            masks over kernels, biases apart: "static" draws which weights live, once; "set" drops
+        method: "hard_threshold" keeps the largest weights (NESHT). "selection" begins with none;
+            those live that chance does not explain. Those of sparse training have masks over
+            kernels, biases apart: "static" draws which weights live, once; "set" drops
             the smallest and grows others at random, "rigl" where the gradient is largest;
             "pruning" begins with all, and drops the smallest from begin to end. "none" keeps all
             (NES), as a fraction of 0 does.
@@ -129,34 +130,36 @@ class SparsityConfig(Section):
             an input channel of filters, by their Euclidean norm.
         fraction: fraction β of the weights, or rows, that is zeroed.
         keep: number k of weights, or rows, that is kept, instead of a fraction; null: by fraction.
-        begin: updates before the first thresholding, or change of masks; with rule significance it
-            comes sooner, from a quarter of them on, once three weights, or rows, are significant.
-        end: updates after which none thresholds: what is zero then stays zero, and only what lives
-            is trained on; null: no end. Of masks the number, counted from 0, of the last update
+        begin: updates before the first decision which weights live: a thresholding, or a change of
+            masks.
+        end: updates after which there is none: what is zero then stays zero, and only what lives is
+            trained on; null: no end. Of masks the number, counted from 0, of the last update
             that changes them; pruning needs one.
-        every: updates between two thresholdings, or changes: updates begin + 1, begin + 1 + every,
-            ... threshold.
+        every: updates between two decisions, which come after updates begin + 1, begin + 1 + every,
+            ...
         drop: fraction of the living weights that set and rigl drop at first; it falls to 0 up to
             end, by a half cosine, or stays where there is none.
         explore: share of the dead weights that generations perturb, drawn anew with each
-            thresholding. 1: all, as NESHT does. Perturbed weights of irrelevant inputs make actions
+            decision. 1: all, as NESHT does. Perturbed weights of irrelevant inputs make actions
             random, so where inputs are many a tenth or less finds the relevant ones sooner. Methods
             with masks take 1 or 0; rigl perturbs all where the gradient says what grows.
         scope: which weights compete for the places: "all" together; those of one "layer", each with
             the same fraction; those of one kernel, with fractions by "erdos_renyi_kernel", biases
             left alone, as methods with masks leave them anyway.
-        layers: layers that take part: first, last, or names as layer0; none means all, and of rows
-            the first.
+        layers: layers that take part: first, last, or names as layer0; none means all, and of rows,
+            or with selection, the first.
         exempt_bias: biases are never zeroed.
-        rule: "top_k" is exact; "significance" finds how many to keep: those that chance does not
-            explain; "stale_quantile" and "signed_quantile" reproduce published code.
-        level: with rule significance, the share of what lives that may live by chance.
+        rule: how hard_threshold sets its bar: "top_k" is exact; "stale_quantile" and
+            "signed_quantile" reproduce published code.
+        level: with selection, the share of what lives that may live by chance.
         forget_moments: set the optimizer's moments of a weight to zero when the weight is zeroed,
             so that momentum does not bring it back; the next gradient may.
     """
 
     PREFIX = "sparsity."
-    method: Literal["hard_threshold", "static", "pruning", "set", "rigl", "none"] = "hard_threshold"
+    method: Literal["hard_threshold", "selection", "static", "pruning", "set", "rigl", "none"] = (
+        "hard_threshold"
+    )
     unit: Literal["weight", "row"] = "weight"
     fraction: float = 0.0
     keep: int | None = None
@@ -168,7 +171,7 @@ class SparsityConfig(Section):
     scope: Literal["all", "layer", "erdos_renyi_kernel"] = "all"
     layers: tuple[str, ...] = ()
     exempt_bias: bool = False
-    rule: Literal["top_k", "significance", "stale_quantile", "signed_quantile"] = "top_k"
+    rule: Literal["top_k", "stale_quantile", "signed_quantile"] = "top_k"
     level: float = 0.1
     forget_moments: bool = False
 
@@ -195,8 +198,8 @@ class SparsityConfig(Section):
     @property
     def cuts(self) -> bool:
         """Whether any weight may be zeroed."""
-        counts = self.keep is not None or self.rule == "significance"
-        return self.method != "none" and (counts or self.fraction > 0)
+        counts = self.keep is not None or self.fraction > 0
+        return self.selects or (self.method != "none" and counts)
 
     @property
     def has_masks(self) -> bool:
@@ -204,9 +207,14 @@ class SparsityConfig(Section):
         return self.method in ("static", "pruning", "set", "rigl")
 
     @property
+    def selects(self) -> bool:
+        """Whether what lives is found by its significance."""
+        return self.method == "selection"
+
+    @property
     def thresholds(self) -> bool:
         """Whether weights are zeroed by thresholding the center."""
-        return self.cuts and not self.has_masks
+        return self.cuts and not (self.has_masks or self.selects)
 
     def _check_masks(self) -> None:
         """Refuses what goes with thresholding alone."""
@@ -225,14 +233,25 @@ class SparsityConfig(Section):
     def _check_together(self) -> None:
         """Refuses options that exclude each other."""
         if self.scope == "erdos_renyi_kernel":
-            if self.rule != "top_k":
-                raise ValueError(f"scope erdos_renyi_kernel goes with rule top_k, got {self.rule}")
+            if self.rule != "top_k" or self.selects:
+                raise ValueError(
+                    "scope erdos_renyi_kernel goes with rule top_k, and not with method selection"
+                )
             if self.unit == "row" or self.keep is not None:
                 raise ValueError("scope erdos_renyi_kernel goes with unit weight and a fraction")
         if self.rule.endswith("_quantile") and (self.unit == "row" or self.keep is not None):
             raise ValueError(f"rule {self.rule} goes with unit weight and a fraction")
-        if self.rule == "significance" and self.keep is not None:
-            raise ValueError("rule significance finds how many to keep: leave sparsity.keep out")
+        if self.selects:
+            if self.keep is not None or self.fraction > 0:
+                raise ValueError(
+                    "sparsity.method selection finds how many to keep: leave sparsity.keep and "
+                    "sparsity.fraction out"
+                )
+            if self.rule != "top_k" or self.forget_moments:
+                raise ValueError(
+                    "sparsity.rule and sparsity.forget_moments go with method hard_threshold, and "
+                    "not with selection"
+                )
 
 
 @dataclass(frozen=True)
@@ -552,7 +571,7 @@ class Config(Section):
         agent = f"agent.name {self.agent.name}"
         if self.structured:
             raise ValueError(f"{agent}: leave search.space and policy.kernel out")
-        if self.sparsity.thresholds:
+        if self.sparsity.cuts and not self.sparsity.has_masks:
             raise ValueError(f"{agent} takes sparsity.method static, set, rigl or pruning")
         if self.sparsity.layers or self.sparsity.explore != 1:
             raise ValueError(f"{agent}: leave sparsity.layers and sparsity.explore out")
@@ -651,11 +670,11 @@ class Config(Section):
         if "activations" in searched and not self.policy.hidden:
             raise ValueError("search.space activations needs hidden layers: set policy.hidden")
         loose = {"toeplitz", "circulant"} & {self.policy.kernel} or {"colors"} & searched
-        by_input = self.sparsity.unit == "row" or self.sparsity.rule == "significance"
+        by_input = self.sparsity.unit == "row" or self.sparsity.selects
         if loose and self.sparsity.cuts and by_input:
             raise ValueError(
                 f"kernels that share weights ({loose.pop()}) have no rows of their own: set "
-                "sparsity.unit weight, and another rule than significance"
+                "sparsity.unit weight, and another method than selection"
             )
 
     @property
@@ -702,9 +721,11 @@ class Config(Section):
     @property
     def method(self) -> str:
         """What the algorithm is called in the literature."""
-        masks = {"static": "static", "pruning": "pruning", "set": "SET", "rigl": "RigL"}
+        own_names = {"set": "SET", "rigl": "RigL"}
         dense = "NES" if self.agent.name is None else self.agent.name.upper()
-        own = "NESHT" if self.sparsity.thresholds else f"{dense}-{masks.get(self.sparsity.method)}"
+        chosen = self.sparsity.method
+        own = f"{dense}-{own_names.get(chosen, chosen)}"
+        own = "NESHT" if self.sparsity.thresholds else own
         weights = own if self.sparsity.cuts or self.has_sparse_critics else dense
         return f"{weights}-ENAS" if self.search.space else weights
 

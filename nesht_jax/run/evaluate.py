@@ -47,9 +47,9 @@ from nesht_jax.types import (
     Params,
     Policy,
     Task,
+    center_of,
     mask_of,
     replicate,
-    sparse_states,
     sparsity_of,
 )
 
@@ -166,19 +166,23 @@ def make_evaluate_center(
 
 def projected(experiment: Experiment, state: RunState) -> tuple[Params, Float[Array, ""]]:
     """The policy's params, as sparse as the method makes them, and their sparsity by the mask."""
-    params, mask = state.params, mask_of(state.optimizer, state.params)
+    params, mask = _center(state)
     projection = experiment.projection
     if projection is not None:
-        (sparse,) = sparse_states(state.optimizer)
-        cut = projection.mask(params, walk=sparse.walk)
-        projects = experiment.projects(state.generation)
-        if projection.ready is not None:
-            projects &= projection.has_decided(sparse.walk)
+        cut = projection.mask(params)
         as_it_is = params, mask
         params, mask = jax.tree.map(
-            partial(jnp.where, projects), (zero_dead(params, cut), cut), as_it_is
+            partial(jnp.where, experiment.projects(state.generation)),
+            (zero_dead(params, cut), cut),
+            as_it_is,
         )
     return played(experiment, state, params, mask)
+
+
+def _center(state: RunState) -> tuple[Params, Params | None]:
+    """The center of a search, and its mask."""
+    params, optimizer = state.params, state.optimizer
+    return center_of(params, optimizer), mask_of(optimizer, params)
 
 
 def played(
@@ -347,8 +351,7 @@ def evaluate_run(
         )
         if (state := at.state) is None or isinstance(state, AgentRunState):
             return found
-        center = state.params, mask_of(state.optimizer, state.params)
-        params, sparsity = played(experiment, state, *center)
+        params, sparsity = played(experiment, state, *_center(state))
         return found._replace(center=scored(params), center_sparsity=float(sparsity))
     finally:
         close()

@@ -18,7 +18,9 @@ from nesht_jax.sparse.distribution import erdos_renyi_kernel, kernel_shapes, uni
 from nesht_jax.sparse.hard_thresholding import masked_moments, sparsify
 from nesht_jax.sparse.projection import Projection, make_projection
 from nesht_jax.sparse.rewiring import magnitude_pruning, rigl, set_, static
+from nesht_jax.sparse.selection import selection
 from nesht_jax.sparse.top_k import num_kept
+from nesht_jax.sparse.units import make_units
 from nesht_jax.types import Layer, Params, Task
 
 LEAST_POWER = 0.3
@@ -44,11 +46,7 @@ def build_projection(
     """
     if not chosen.thresholds:
         return None
-    if chosen.unit == "row" and not chosen.layers:
-        if not layers:
-            raise ValueError("sparsity.unit row needs a policy that tells of its layers")
-        chosen = replace(chosen, layers=("first",))
-    chosen_layers = _layers_named(chosen, layers)
+    chosen, chosen_layers = _taking_part(chosen, layers)
     if chosen.scope == "erdos_renyi_kernel":
         if not chosen_layers:
             raise ValueError("scope erdos_renyi_kernel needs a policy that tells of its layers")
@@ -57,18 +55,50 @@ def build_projection(
         keep = erdos_renyi_kernel(shapes, num_kept(weights, chosen.fraction))
         return make_projection(keep=keep, scope=_kernel_group(keep))
     by_count, traced = chosen.keep is not None, values or {}
-    significance = chosen.rule == "significance"
     return make_projection(
-        sparsity=None
-        if by_count or significance
-        else traced.get("sparsity.fraction", chosen.fraction),
+        sparsity=None if by_count else traced.get("sparsity.fraction", chosen.fraction),
         keep=traced.get("sparsity.keep", chosen.keep),
-        level=chosen.level if significance else None,
         unit=chosen.unit,
         scope=_layer_group(chosen, chosen_layers),
         exempt_bias=chosen.exempt_bias,
         rule=chosen.rule,
     )
+
+
+def build_selection(
+    chosen: SparsityConfig, layers: tuple[Layer, ...]
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the transformation that selects what lives."""
+    return selection(
+        level=chosen.level,
+        every=chosen.every,
+        begin=chosen.begin,
+        end=chosen.end,
+        explore=chosen.explore,
+        scope=_layer_group(*_taking_part(chosen, layers)),
+        exempt_bias=chosen.exempt_bias,
+        unit=chosen.unit,
+    )
+
+
+def num_selected_from(chosen: SparsityConfig, layers: tuple[Layer, ...], params: Params) -> int:
+    """Counts the weights of which some are selected."""
+    scope = _layer_group(*_taking_part(chosen, layers))
+    units = make_units(unit=chosen.unit, scope=scope, exempt_bias=chosen.exempt_bias)
+    return units.num_weights(params)
+
+
+def _taking_part(
+    chosen: SparsityConfig, layers: tuple[Layer, ...]
+) -> tuple[SparsityConfig, tuple[Layer, ...]]:
+    """Which layers take part: of inputs, and of what is selected, the first unless others are
+    named."""
+    if (chosen.unit == "row" or chosen.selects) and not chosen.layers:
+        if not layers:
+            what = "unit row" if chosen.unit == "row" else "method selection"
+            raise ValueError(f"sparsity.{what} needs a policy that tells of its layers")
+        chosen = replace(chosen, layers=("first",))
+    return chosen, _layers_named(chosen, layers)
 
 
 def _layers_named(chosen: SparsityConfig, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -120,21 +150,25 @@ def check_kept(config: Config, task: Task, projection: Projection, params: Param
         )
 
 
-def check_power(config: Config, projection: Projection, params: Params) -> None:
-    """Warns where a thresholding knows too little to tell weights that matter from chance.
+def check_power(config: Config, weights: int) -> None:
+    """Warns where decisions know too little to tell weights that matter from chance.
 
     In a linear F without noise, n directions in each of E updates move a weight that matters by
     some z = √(n E / d) of the standard deviations that chance moves it.
     """
     chosen, members = config.sparsity, config.algorithm.num_members
     directions = members // 2 if config.algorithm.mirrored else members
-    tried, weights = directions * max(chosen.begin, chosen.every), projection.num_weights(params)
+    if chosen.selects:  # all decisions judge by what was gathered from the first update on
+        updates, remedy = min(chosen.end or config.last_generation, config.last_generation), "end"
+    else:
+        updates = max(chosen.begin, chosen.every)
+        remedy = "begin" if chosen.explore < 1 else "every"
+    tried = directions * updates
     if tried < LEAST_POWER**2 * weights:
-        remedy = "sparsity.begin" if chosen.explore < 1 else "sparsity.every"
         warnings.warn(
-            f"{tried:,} directions are tried before a thresholding of {weights:,} weights, so that "
-            f"mostly chance tells which are zeroed: take more members or a larger {remedy}, or "
-            "sparsity.method none",
+            f"{tried:,} directions are tried before it is decided which of {weights:,} weights "
+            "live, so that mostly chance tells: take more members or a larger "
+            f"sparsity.{remedy}, or sparsity.method none",
             stacklevel=2,
         )
 
@@ -191,6 +225,8 @@ def build_optimizer(
                 )
             )
         optimizer = optax.chain(*parts)
+        if config.sparsity.selects:
+            optimizer = optax.chain(optimizer, build_selection(config.sparsity, layers))
         if config.sparsity.cuts and config.sparsity.has_masks:
             optimizer = with_masks(optimizer, config.sparsity, layers, params, key)
         if projection is not None and config.sparsity.forget_moments:

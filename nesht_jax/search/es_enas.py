@@ -20,7 +20,7 @@ from nesht_jax.es.shaping import failed, identity, standardize
 from nesht_jax.policy.structure import Structure
 from nesht_jax.search.controller import Controller, take
 from nesht_jax.search.space import Architecture
-from nesht_jax.types import Params, Population
+from nesht_jax.types import Params, Population, center_of
 
 Objective = Callable[[Float[Array, " p"], Int[Array, " p"], Int[Array, ""]], Float[Array, " p"]]
 """(fitness, living entries of the kernels, generation) -> what is to be maximized, of all members.
@@ -86,7 +86,8 @@ def es_enas(
         moved = algorithm.member(state, jnp.minimum(i, num_members - 1))
         if not num_center:
             return moved
-        return jax.tree.map(lambda x, c: jnp.where(i < num_members, x, c), moved, state.params)
+        center = center_of(state.params, state.optimizer)
+        return jax.tree.map(lambda x, c: jnp.where(i < num_members, x, c), moved, center)
 
     def member(state: State, i: int | Int[Array, ""]) -> Params:
         """Params that the policy of member i takes."""

@@ -2,8 +2,8 @@
 
 A weight that no policy reads is perturbed and updated as the others are, but its perturbation is
 independent of the fitness. So the values of such phantoms, all alike, are drawn from the law of
-every weight that does not matter, and that began to walk when they did; one that has walked longer
-is judged by the sum of what phantoms walked meanwhile. That holds of gradient ascent, whose steps
+every weight that does not matter, and that began to walk from the same value when they did; of one
+that has walked longer the variance is the sum of theirs. That holds of gradient ascent, whose steps
 are independent. Moments of an optimizer make them alike, so that more lives than the level says,
 and make the steps of weights that are tried in turn differ from the phantoms'.
 """
@@ -13,52 +13,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
+from nesht_jax.sparse.top_k import Share
 from nesht_jax.types import PHANTOM, Params
 
 NUMBER = 128
 """Phantoms in a policy unless told otherwise: their deviation is then known within 6 per cent."""
 
-MEMORY = 0.9
-"""What a decision leaves of the variance of a walk: it sums over about ten decisions."""
 
-TRIAL = 0.05
-"""Largest p of a unit that is not zeroed, though it does not live: as many stay by chance."""
-
-LEAST = 3
-"""Significant units that are enough to zero others sooner than asked: fewer may be so by chance."""
-
-
-def with_phantoms(
-    key: Key[Array, ""], params: Mapping[str, Any], like: Float[Array, "..."], number: int = NUMBER
-) -> Params:
+def with_phantoms(params: Mapping[str, Any], number: int = NUMBER) -> Params:
     """Adds a leaf of phantoms, which flax networks leave unread, to the params of a policy.
 
     Args:
-        key: key of their first values.
         params: params of the policy, a mapping at its top.
-        like: kernel that is judged by them, from whose entries they begin.
-        number: how many phantoms.
+        number: how many phantoms; they begin at 0, as what they judge.
     """
-    return {**params, PHANTOM: jax.random.choice(key, like.ravel(), (number,))}
-
-
-def walked(
-    walk: Float[Array, "*units"], phantoms: Float[Array, " number"]
-) -> Float[Array, "*units"]:
-    """Computes s² ← MEMORY · s² + mean φ², the variance that chance alone would have brought.
-
-    Phantoms begin at 0 after every decision, where a unit that lives goes on: with independent
-    steps the variance of its walk is the sum of theirs, over the decisions that it has survived. Of
-    a unit that matters it is not, as its weights return to their best values; so what is long past
-    counts less.
-
-    Args:
-        walk: s² of every unit after the decision before; 0 of the dead.
-        phantoms: φ.
-    """
-    return MEMORY * walk + jnp.mean(jnp.square(phantoms.astype(jnp.float32)))
+    return {**params, PHANTOM: jnp.zeros(number)}
 
 
 def p_values(
@@ -76,7 +47,7 @@ def p_values(
     Args:
         energy: ‖θ_u‖² of every unit.
         sizes: a, the number of weights of every unit.
-        variance: s² of every unit, see ``walked``.
+        variance: s² of every unit.
         number: P, how many phantoms tell it.
     """
     null = number * variance
@@ -86,7 +57,7 @@ def p_values(
     return jnp.where((null > 0) & (energy > 0), tail, 1.0)
 
 
-def benjamini_hochberg(p: Float[Array, " u"], level: float | Float[Array, ""]) -> Bool[Array, " u"]:
+def benjamini_hochberg(p: Float[Array, " u"], level: Share) -> Bool[Array, " u"]:
     """Rejects the nulls so that of the rejected at most a share ``level`` is expected to be true.
 
     The largest i with p_(i) ≤ level · i / u; all up to p_(i) are rejected. Exact for independent p.

@@ -12,9 +12,9 @@ import pytest
 from nesht_jax.es.nes import nesht
 from nesht_jax.es.shaping import identity
 from nesht_jax.sparse.hard_thresholding import hard_thresholding, masked_moments, sparsify
-from nesht_jax.sparse.projection import Projection, make_projection
-from nesht_jax.sparse.significance import MEMORY
+from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.top_k import top_k_mask
+from nesht_jax.sparse.units import Units, make_units
 from nesht_jax.types import mask_of, support_of
 
 STANDARD_ERRORS = 4
@@ -48,11 +48,6 @@ def shapes_of(tree):
     return treedef, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def larger_half(group):
-    """Magnitudes above the median of each leaf; it compiles in no time."""
-    return [jnp.abs(leaf) > jnp.median(jnp.abs(leaf)) for leaf in group.after]
-
-
 def all_but_phantoms(value):
     alive = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value), PARAMS)
     return {**alive, "phantom": jnp.zeros(20, bool)}
@@ -63,9 +58,8 @@ def all_but_phantoms(value):
 
 @functools.partial(jax.jit, static_argnames="unit")
 def supports_of_many(mask, explore, unit):
-    projection = Projection(lambda path: "all", larger_half, unit)
-    keys = jax.random.split(KEY, 2000)
-    return jax.vmap(lambda key: projection.support(PARAMS, mask, key, explore))(keys)
+    units, keys = Units(lambda path: "all", unit), jax.random.split(KEY, 2000)
+    return jax.vmap(lambda key: units.support(mask, key, explore))(keys)
 
 
 @pytest.mark.parametrize("unit", ["weight", "row"])
@@ -103,8 +97,7 @@ def test_of_the_dead_none_or_all_may_be_tried(explore, all_in, unit):
 
 
 def test_leaves_outside_every_group_may_move():
-    projection = make_projection(keep=1, exempt_bias=True)
-    support = projection.support(PARAMS, all_but_phantoms(False), KEY, 0.0)
+    support = make_units(exempt_bias=True).support(all_but_phantoms(False), KEY, 0.0)
     assert support["layer0"]["bias"].all() and not kernels(support).any()
 
 
@@ -133,7 +126,7 @@ def path_of(optimizer, *, updates=9, params=PARAMS):
 
 
 def exploring(unit="row", **options):
-    return sparsify(Projection(lambda path: "all", rows_kept, unit), **options)
+    return sparsify(Projection(Units(lambda path: "all", unit), rows_kept), **options)
 
 
 def rows_kept(group):
@@ -271,37 +264,6 @@ def test_after_the_last_decision_only_what_lives_moves(end, last, explore):
         np.testing.assert_array_equal(kernels(mask_of(state, params)), alive)
 
 
-# ----------------------------------------------------------------------------- how far by chance
-
-
-@pytest.mark.parametrize("unit", ["weight", "row"])
-def test_a_walk_counts_the_decisions_that_its_unit_has_survived(unit):
-    """By hand: 0 of the dead, else MEMORY times what it was and the phantoms' mean square."""
-    projection = Projection(
-        lambda path: {"kernel": "all"}.get(path[-1]), rows_kept, unit, staying=rows_kept
-    )
-    path = path_of(sparsify(projection, every=3, begin=2, explore=0.4), updates=12)
-    phantoms = path_of(optax.with_extra_args_support(optax.identity()), updates=12)
-    walk = np.zeros((2, 12, 3) if unit == "weight" else (2, 12))
-    outlived = False
-    for update in range(1, 13):
-        params, state = path[update]
-        if update in DECISIONS:
-            # they began at 0 at the decision before, and made the gradients' steps since
-            since = max([0, *(d for d in DECISIONS if d < update)])
-            moved = phantoms[update][0]["phantom"] - (phantoms[since][0]["phantom"] if since else 0)
-            lives = kernels(state.mask) if unit == "weight" else kernels(state.mask).any(-1)
-            outlived |= (lives & (walk > 0)).any()
-            walk = np.where(lives, MEMORY * walk + np.mean(moved**2), 0)
-        np.testing.assert_allclose(kernels(state.walk), walk, rtol=1e-4)
-        assert state.walk["phantom"] == 0
-    assert outlived
-
-
-def test_other_rules_remember_no_walk():
-    assert hard_thresholding(keep=1).init(PARAMS).walk is None
-
-
 # ---------------------------------------------------------------------------------- all or some
 
 
@@ -359,13 +321,12 @@ def test_a_share_beyond_one_is_refused(explore):
 @pytest.mark.parametrize("explore", [1.0, 0.5])
 def test_no_dtype_is_promoted_and_the_state_keeps_its_shapes(explore, x64):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
-        for rule in ({"keep": 6, "every": 2}, {"rule": "significance", "level": 0.1, "begin": 1}):
-            transformation = hard_thresholding(unit="row", explore=explore, **rule)
-            state = jax.eval_shape(transformation.init, PARAMS)
-            _, after = jax.eval_shape(
-                lambda s, t=transformation: t.update(PARAMS, s, PARAMS, key=KEY), state
-            )
-            assert shapes_of(after) == shapes_of(state)
+        transformation = hard_thresholding(unit="row", explore=explore, keep=6, every=2)
+        state = jax.eval_shape(transformation.init, PARAMS)
+        _, after = jax.eval_shape(
+            lambda s: transformation.update(PARAMS, s, PARAMS, key=KEY), state
+        )
+        assert shapes_of(after) == shapes_of(state)
 
 
 # --------------------------------------------------------------------------------- in a search

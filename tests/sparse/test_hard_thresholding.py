@@ -12,6 +12,7 @@ from nesht_jax.sparse import kth_magnitude
 from nesht_jax.sparse.hard_thresholding import hard_thresholding, masked_moments, sparsify
 from nesht_jax.sparse.projection import Projection, make_projection
 from nesht_jax.sparse.top_k import hard_threshold, num_kept, top_k_mask
+from nesht_jax.sparse.units import Units
 from nesht_jax.types import SparseState, mask_of, sparsity_of
 
 STANDARD_ERRORS = 4
@@ -179,7 +180,7 @@ def test_keep_may_be_traced():
         ({"keep": {"all": 0}}, r"keep\['all'\] must be at least 1, got 0"),
         ({"sparsity": 0.5, "every": 0}, "every must be at least 1, got 0"),
         ({"keep": 3, "rule": "stale_quantile"}, "quantile"),
-        ({"sparsity": 0.5, "rule": "topk"}, "signed_quantile, significance, got 'topk'"),
+        ({"sparsity": 0.5, "rule": "topk"}, "signed_quantile, got 'topk'"),
         ({"sparsity": 0.5, "unit": "rows"}, "unit must be one of weight, row, got 'rows'"),
         ({"sparsity": 0.5, "scope": "layers"}, "all, layer or a function of the path, got"),
     ],
@@ -374,7 +375,7 @@ def above_a_half(group):
 
 def cut_every(n):
     """Zeroes magnitudes of up to a half; it compiles in no time."""
-    return sparsify(Projection(lambda path: "all", above_a_half), every=n)
+    return sparsify(Projection(Units(lambda path: "all"), above_a_half), every=n)
 
 
 @pytest.mark.parametrize("moment", ["mu", "nu"])

@@ -1,4 +1,4 @@
-"""Units: whole rows and filters by an oracle in numpy, and which of them are significant."""
+"""Units: whole rows and filters by an oracle in numpy."""
 
 import functools
 
@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import stats
 
 from nesht_jax.sparse import kth_magnitude
 from nesht_jax.sparse.hard_thresholding import hard_thresholding
@@ -150,153 +149,6 @@ def test_the_center_has_k_rows_and_biases_step_as_without():
     assert sum(sum(rows_of(mask)) for mask in lives) == 4
 
 
-# ----------------------------------------------------------------------------------- significance
-
-PHANTOMS = normal(6, 128)
-
-
-def significant(params, phantoms=PHANTOMS, *, unit, **options):
-    projection = make_projection(rule="significance", level=0.1, unit=unit, **options)
-    return projection.mask({**params, "phantom": jnp.asarray(phantoms)})
-
-
-@pytest.mark.parametrize("shape", [(6, 8), (6, 2, 2, 2)])
-def test_rows_that_are_too_large_for_chance_live(shape):
-    """Of their weights none is, by itself."""
-    kernel = np.full(shape, 0.7, np.float32)
-    kernel[[1, 4]] = -1.9
-    mask = significant({"kernel": kernel}, unit="row")
-    assert rows_of(mask["kernel"]) == [False, True, False, False, True, False]
-    assert not mask["phantom"].any()
-    weights = significant({"kernel": kernel}, unit="weight")["kernel"]
-    assert (weights == (abs(kernel) == abs(kernel).max())).all()  # the largest, all of them
-
-
-def test_weights_that_are_too_large_for_chance_live():
-    kernel = normal(8, 5, 4)
-    kernel[2, 3], kernel[0, 1] = 6, -7
-    mask = significant({"kernel": kernel}, unit="weight")
-    assert np.argwhere(mask["kernel"]).tolist() == [[0, 1], [2, 3]]
-
-
-def test_rows_are_judged_by_their_own_number_of_weights():
-    """The same energy, 40, is expected of 36 weights and not of 4."""
-    params = {"a": jnp.full((2, 36), np.sqrt(40 / 36)), "b": jnp.full((2, 4), np.sqrt(40 / 4))}
-    mask = significant(params, unit="row")
-    assert rows_of(mask["a"]) == [False, False] and rows_of(mask["b"]) == [True, True]
-
-
-def test_groups_are_judged_apart_and_biases_left_alone():
-    """Beside 40 others of no effect two moderate weights are not significant; alone they are."""
-    params = {
-        "layer0": {"kernel": 0.5 * normal(9, 10, 4), "bias": jnp.zeros(2)},
-        "layer1": {"kernel": jnp.array([[2.4, 2.3]])},
-    }
-    for scope, lives in [("all", (0, 1)), ("layer", (1, 2))]:
-        mask = significant(params, unit="weight", exempt_bias=True, scope=scope)
-        assert tuple(mask[layer]["kernel"].sum() for layer in ("layer0", "layer1")) == lives
-        assert mask["layer0"]["bias"].all()
-
-
-@pytest.mark.parametrize("phantoms", [PHANTOMS, np.zeros(8, np.float32)])
-def test_where_nothing_is_significant_the_largest_lives(phantoms):
-    kernel = normal(10, 6, 4)
-    mask = significant({"kernel": kernel}, phantoms, unit="row")
-    largest = np.linalg.norm(kernel, axis=1).argmax()
-    assert np.flatnonzero(rows_of(mask["kernel"])).tolist() == [largest]
-
-
-def of_p(p, rows, size=4):
-    """A kernel whose row r has this p by itself, beside as many phantoms of variance 1."""
-    energy = size * stats.f.isf(np.asarray(p), size, 128)
-    kernel = np.zeros((rows, size), np.float32)
-    kernel[: len(p), 0] = np.sqrt(energy)
-    return {"kernel": jnp.asarray(kernel), "phantom": jnp.ones(128)}
-
-
-def test_what_is_promising_stays_on_trial_and_does_not_live():
-    """Of 100 units the first two are below their bars, .001 and .002; p of the third is not."""
-    projection = make_projection(rule="significance", level=0.1, unit="row")
-    params = of_p([1e-4, 1e-3, 0.04, 0.06, 0.5], 100)
-    for judged, lives in [
-        (projection.mask(params), [0, 1]),
-        (projection.stays(params, params, None), [0, 1, 2]),
-        (projection.stays(params, params, projection.walk(params)), [0, 1, 2]),
-    ]:
-        assert np.flatnonzero(rows_of(judged["kernel"])).tolist() == lives
-
-
-def test_what_has_walked_longer_must_have_come_farther():
-    """Three of four have the same energy; for one that has walked longer it is no wonder."""
-    params = of_p([1e-3, 1e-3, 1e-3, 0.9], 4)
-    projection = make_projection(rule="significance", level=0.1, unit="row")
-    assert rows_of(projection.mask(params)["kernel"]) == [True, True, True, False]
-    walk = {"kernel": jnp.array([0.0, 5.0, 0.0, 0.0]), "phantom": jnp.zeros(())}
-    assert rows_of(projection.mask(params, walk=walk)["kernel"]) == [True, False, True, False]
-
-
-@pytest.mark.parametrize("end", [None, 2, 1])
-def test_the_last_decision_takes_only_what_lives(end):
-    params = of_p([1e-4, 1e-4, 1e-3, 0.04, 0.06, 0.5], 100)
-    after, _ = thresholded(params, end=end)
-    kept = [0, 1, 2] if end == 1 else [0, 1, 2, 3]
-    assert np.flatnonzero(after["kernel"].any(1)).tolist() == kept
-
-
-def thresholded(params, state=None, **options):
-    """Params after one update of nothing, and the state."""
-    transformation = hard_thresholding(rule="significance", level=0.1, unit="row", **options)
-    still = jax.tree.map(jnp.zeros_like, params)
-    updates, state = transformation.update(still, state or transformation.init(params), params)
-    return optax.apply_updates(params, updates), state
-
-
-FEW, ENOUGH = of_p([1e-4, 1e-3, 0.04, 0.5], 100), of_p([1e-4, 1e-4, 1e-3, 0.5], 100)
-
-
-def test_what_is_significant_begins_sooner():
-    """From update begin / 4 on, once there are three units; phantoms walk on until then."""
-    state = None
-    for update in range(4):
-        same, state = thresholded(ENOUGH if update < 2 else FEW, state, begin=8)
-        equal(same, ENOUGH if update < 2 else FEW)
-        assert not any(leaf.any() for leaf in jax.tree.leaves(state.walk))
-        assert all(leaf.all() for leaf in jax.tree.leaves(state.mask))
-    after, state = thresholded(ENOUGH, state, begin=8)
-    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0, 1, 2]
-    assert not after["phantom"].any()
-    after, _ = thresholded(of_p([1e-6, 0.5, 0.5, 0.5], 100), state, begin=8)
-    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0]  # few are enough by now
-
-
-def test_what_is_not_begins_when_it_must():
-    state = None
-    for _ in range(8):
-        same, state = thresholded(FEW, state, begin=8)
-        equal(same, FEW)
-    after, _ = thresholded(FEW, state, begin=8)
-    assert np.flatnonzero(after["kernel"].any(1)).tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("unit", ["weight", "row"])
-def test_rows_at_zero_are_not_tested(unit):
-    """Of a thousand rows only two have moved, and one of them is significant."""
-    kernel = np.zeros((1000, 4), np.float32)
-    kernel[3], kernel[500] = 4, 0.1
-    mask = significant({"kernel": kernel}, unit=unit)
-    assert np.flatnonzero(rows_of(mask["kernel"])).tolist() == [3]
-
-
-def test_no_dtype_is_promoted():
-    for dtype in (jnp.float32, jnp.bfloat16):
-        params = jax.tree.map(lambda leaf, dtype=dtype: jnp.asarray(leaf, dtype), PARAMS)
-        with jax.numpy_dtype_promotion("strict"):
-            mask = jax.eval_shape(
-                functools.partial(significant, unit="row", phantoms=jnp.ones(8, dtype)), params
-            )
-        assert all(leaf.dtype == bool for leaf in jax.tree.leaves(mask))
-
-
 # --------------------------------------------------------------------------------- bad arguments
 
 
@@ -306,25 +158,9 @@ def test_no_dtype_is_promoted():
         ({"sparsity": 0.5, "unit": "rows"}, "unit must be one of weight, row, got 'rows'"),
         ({"sparsity": 0.5, "unit": "row", "rule": "stale_quantile"}, "rows go with top_k"),
         ({"sparsity": 0.5, "unit": "row", "rule": "signed_quantile"}, "rows go with top_k"),
-        ({"keep": 3, "level": 0.1}, "level goes with rule significance, got 0.1 with rule top_k"),
-        ({"level": 0.1}, "level goes with rule significance"),
-        ({"rule": "significance"}, "give level"),
-        ({"rule": "significance", "keep": 3}, "give level"),
-        ({"rule": "significance", "level": 0.1, "keep": 3}, "neither sparsity nor keep"),
-        ({"rule": "significance", "level": 0.1, "sparsity": 0.5}, "neither sparsity nor keep"),
-        ({"rule": "significance", "level": 0.0}, r"level must be in \(0, 1\), got 0.0"),
-        ({"rule": "significance", "level": 1}, r"level must be in \(0, 1\), got 1"),
-        ({"rule": "significance", "level": float("nan")}, r"level must be in \(0, 1\), got nan"),
-        ({"rule": "significance", "level": np.float32(2)}, r"level must be in \(0, 1\), got 2"),
     ],
 )
 @pytest.mark.parametrize("make", [make_projection, hard_thresholding])
 def test_impossible_values_are_refused(make, arguments, match):
     with pytest.raises(ValueError, match=match):
         make(**arguments)
-
-
-def test_params_without_phantoms_are_refused_when_the_state_is_made():
-    transformation = hard_thresholding(rule="significance", level=0.1, unit="row")
-    with pytest.raises(ValueError, match="rule significance needs phantoms"):
-        transformation.init(PARAMS)
