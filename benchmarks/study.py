@@ -133,7 +133,7 @@ def summarize(rows: list[Row]) -> list[Row]:
 
     The retained fraction is (R - R_begin) / (R_0 - R_begin): R_begin is the return of the policy
     that training begins with, R_0 that of NES without distractors, see ``YARDSTICKS``. Recall is of
-    the inputs that at least half of the runs of the first of ``SELECTING`` without distractors read.
+    the inputs that at least half of the runs of ``SELECTING`` without distractors read.
     """
     groups: dict[Key, list[Row]] = {}
     for row in rows:

@@ -29,10 +29,10 @@ folder = Path(f"runs/figure_of_a_paper-{STEPS}")
 # %% [markdown]
 # ## The runs
 #
-# The two methods differ in their sparsity alone. NES moves all weights. With NESHT an input lives
-# if chance does not explain its weights; of the others a tenth is on trial, in turn. The rule of
-# the paper, the largest tenth of the weights, would be `SparsityConfig(fraction=0.9, every=1)`. A
-# run ends with the generation that reaches its steps.
+# The two methods differ in their sparsity alone. NES moves all weights. With selection an input
+# lives if chance does not explain what the search has learned of its weights. The rule of the
+# paper, the largest tenth of the weights, would be `SparsityConfig(fraction=0.9, every=1)`. A run
+# ends with the generation that reaches its steps.
 #
 # `sweep` trains what is missing: if this is cut off, start it again; with more seeds, it trains
 # those alone. Runs that differ in their seed alone share what JAX compiles.
@@ -40,7 +40,7 @@ folder = Path(f"runs/figure_of_a_paper-{STEPS}")
 # %%
 METHODS = [
     SparsityConfig(method="none"),
-    SparsityConfig(unit="row", rule="significance", begin=20, explore=0.1),
+    SparsityConfig(method="selection", unit="row", explore=0.1),
 ]
 configs = [
     Config(task=TASK, horizon=HORIZON, distractors=number, sparsity=sparsity, steps=STEPS)
@@ -92,7 +92,7 @@ found = {
 # %%
 numbers = [number * SENSORS for number in DISTRACTORS]
 figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-for method in ("NES", "NESHT"):
+for method in ("NES", "NES-selection"):
     mean, low, high = np.transpose([found[method, number] for number in numbers])
     axes.plot(numbers, mean, "o-", label=method)
     axes.fill_between(numbers, low, high, alpha=0.2)
@@ -111,7 +111,7 @@ lines = [
     rf"\begin{{tabular}}{{l{'r' * len(numbers)}}}",
     rf"irrelevant inputs & {' & '.join(map(str, numbers))} \\ \hline",
 ]
-for method in ("NES", "NESHT"):
+for method in ("NES", "NES-selection"):
     cells = ["{:.0f} [{:.0f}, {:.0f}]".format(*found[method, number]) for number in numbers]
     lines.append(rf"{method} & {' & '.join(cells)} \\")
 lines.append(r"\end{tabular}")

@@ -79,12 +79,12 @@ gymnasium.register("Room-v0", entry_point=Room, max_episode_steps=QUARTERS)
 # %% [markdown]
 # ## Training
 #
-# An input lives if chance does not explain its weights; of the others a tenth is on trial, in turn.
-# The first decision comes after 20 generations at the latest.
+# The policy begins with no input. One lives if chance does not explain what the search has learned
+# of its weights; of the others those that promise most are tried, in small perturbations.
 
 # %%
 run = Path(tempfile.mkdtemp(prefix="own_simulator-"))
-select = SparsityConfig(unit="row", rule="significance", begin=20, explore=0.1)
+select = SparsityConfig(method="selection", unit="row", explore=0.1)
 result = train(
     Config(
         task="gymnasium/Room-v0",

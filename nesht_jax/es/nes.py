@@ -155,13 +155,9 @@ def nesht(
     pair_up = gradient.mirrored if mirrored else gradient.one_sided
     descend = optax.with_extra_args_support(optimizer).update
 
-    def perturbation(state: State, direction: int | Int[Array, ""]) -> Params:
+    def epsilon(state: State, direction: int | Int[Array, ""]) -> Params:
         key, _ = generation_keys(state)
-        epsilon = noise.perturbation(key, direction, state.params, rank=rank)
-        support = support_of(state.optimizer, state.params)
-        if support is None:
-            return epsilon
-        return jax.tree.map(lambda e, is_in: jnp.where(is_in, e, 0), epsilon, support)
+        return noise.perturbation(key, direction, state.params, rank=rank)
 
     def init(key: Key[Array, ""], params: Params, *, moments: Moments | None = None) -> State:
         """The state before the first generation; ``key`` seeds the whole run."""
@@ -184,7 +180,8 @@ def nesht(
             return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
 
         center = center_of(state.params, state.optimizer)
-        return jax.tree.map(perturbed, center, perturbation(state, direction))
+        drawn = jax.tree.map(perturbed, center, epsilon(state, direction))
+        return _on_support(state, drawn, center)
 
     def population(state: State) -> Population:
         """θ + σ ε_i of every i, low-rank perturbations left unmultiplied."""
@@ -216,8 +213,9 @@ def nesht(
 
         weights = pair_up(shaping(fitness))
         g = gradient.nes_gradient(
-            jax.tree_util.Partial(perturbation, state), weights, sigma_now, sum_noise=sum_noise
+            jax.tree_util.Partial(epsilon, state), weights, sigma_now, sum_noise=sum_noise
         )
+        g = _on_support(state, g, jax.tree.map(jnp.zeros_like, g))
         descent = jax.tree.map(jnp.negative, g)
         told = {"value": -mean, "key": jax.random.fold_in(generation_keys(state)[0], 1)}
         updates, optimizer_state = descend(descent, state.optimizer, state.params, **told)
@@ -285,6 +283,14 @@ def make_generation(
         return state, info._replace(steps=steps, simulated_steps=simulated)
 
     return generation
+
+
+def _on_support(state: State, moved: Params, still: Params) -> Params:
+    """What is moved where the search may move, and what is still elsewhere."""
+    support = support_of(state.optimizer, state.params)
+    if support is None:
+        return moved
+    return jax.tree.map(lambda m, s, is_in: jnp.where(is_in, m, s), moved, still, support)
 
 
 def _with_center(center: Params, drawn: Params) -> Params:

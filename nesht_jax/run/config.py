@@ -233,24 +233,21 @@ class SparsityConfig(Section):
     def _check_together(self) -> None:
         """Refuses options that exclude each other."""
         if self.scope == "erdos_renyi_kernel":
-            if self.rule != "top_k" or self.selects:
-                raise ValueError(
-                    "scope erdos_renyi_kernel goes with rule top_k, and not with method selection"
-                )
+            if self.rule != "top_k":
+                raise ValueError(f"scope erdos_renyi_kernel goes with rule top_k, got {self.rule}")
             if self.unit == "row" or self.keep is not None:
                 raise ValueError("scope erdos_renyi_kernel goes with unit weight and a fraction")
         if self.rule.endswith("_quantile") and (self.unit == "row" or self.keep is not None):
             raise ValueError(f"rule {self.rule} goes with unit weight and a fraction")
         if self.selects:
-            if self.keep is not None or self.fraction > 0:
+            if self.keep is not None:
                 raise ValueError(
-                    "sparsity.method selection finds how many to keep: leave sparsity.keep and "
-                    "sparsity.fraction out"
+                    "sparsity.method selection finds how many to keep: leave sparsity.keep out"
                 )
-            if self.rule != "top_k" or self.forget_moments:
+            if self.rule != "top_k" or self.forget_moments or self.scope == "erdos_renyi_kernel":
                 raise ValueError(
-                    "sparsity.rule and sparsity.forget_moments go with method hard_threshold, and "
-                    "not with selection"
+                    "sparsity.rule, sparsity.forget_moments and scope erdos_renyi_kernel go with "
+                    "method hard_threshold, and not with selection"
                 )
 
 
