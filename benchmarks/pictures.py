@@ -118,7 +118,7 @@ STUDIED = {
     "nes_growing": "black",
     "rows": "C1",
     "select": OURS,
-    "select_slowly": "C2",
+    "select_growing": OURS,
 }
 """Method of the study -> color of its lines."""
 

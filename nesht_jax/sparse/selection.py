@@ -56,8 +56,8 @@ def selection(
     gradient is the one there. The last decision zeroes what does not live, and from then on what
     lives is trained alone.
 
-    That is exact for independent steps, as gradient ascent makes; with moments of an optimizer,
-    which make them alike, more lives than the level says.
+    The level holds of each decision by itself, and of independent steps, as gradient ascent makes;
+    with moments of an optimizer, which make them alike, more lives than it says.
 
     Args:
         level: q, the share of the living that may live by chance.
@@ -149,7 +149,7 @@ def _judge(
     for places in units.places(after).values():
         energies = [_energies(units, leaves[i]).ravel() for i in places]
         sizes = [
-            jnp.full(e.size, leaves[i].size // e.size)
+            jnp.full(e.size, leaves[i].size // max(e.size, 1))
             for i, e in zip(places, energies, strict=True)
         ]
         variance = jnp.concatenate([walk[i].ravel() for i in places])
