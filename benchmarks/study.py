@@ -25,7 +25,9 @@ from nesht_jax.run.settings import make_config
 from nesht_jax.run.yaml import merge
 from nesht_jax.types import DistractorKind
 
-OWN = {"HalfCheetah": {"horizon": 100, "evaluation": {"horizon": 1000}}}
+OWN = {
+    "HalfCheetah": {"horizon": 100, "horizon_growth": 1.0, "evaluation": {"horizon": 1000}},
+}
 """What tasks need otherwise than Hopper: of episodes that never end early, 3e6 steps hold few."""
 
 UPDATES = {"HalfCheetah": 930, "Hopper": 240}
@@ -111,7 +113,7 @@ def settings(method: str, task: str, distractors: int, steps: int) -> Config:
     words = [word for word in METHODS[method] if isinstance(word, str)]
     changes = [word for word in METHODS[method] if isinstance(word, dict)]
     if words[0] == "select":
-        changes += [change for name, change in OWN.items() if name in task]
+        changes = [change for name, change in OWN.items() if name in task] + changes
     own = functools.reduce(merge, changes, {"evaluation": {"every": 20}})
     made = make_task(task)
     numbers = {

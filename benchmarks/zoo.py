@@ -28,7 +28,10 @@ from nesht_jax.run.yaml import dump
 from nesht_jax.run.zoo import ZOO, Card
 
 ENTRIES = {
-    "hopper": (["quickstart"], {"steps": 3_000_000}),
+    "hopper": (
+        ["Hopper-v5", "select"],
+        {"distractors": 20, "steps": 3_000_000, "evaluation": {"every": 20}},
+    ),
     "halfcheetah": (
         ["HalfCheetah-v5", "select"],
         {"distractors": 20, "steps": 3_000_000, "evaluation": {"every": 20, "horizon": 1000}}
