@@ -47,12 +47,12 @@ def is_picture(path):
 def test_which_sensors(tmp_path):
     said = run("which_sensors", tmp_path, ("STEPS = 500_000", "STEPS = 200_000"))
     told = re.search(
-        r"After 200,000 steps the policy reads (\d+) of 11 sensors and (\d+) of 110 irrelevant "
+        r"After 200,000 steps the policy reads (\d+) of 17 sensors and (\d+) of 170 irrelevant "
         r"inputs: (.*)\.\n",
         said,
     )
     assert 1 <= int(told[1]) == len(told[3].split(", ")) and int(told[2]) <= 5
-    assert re.search(r"^thigh = tanh\(.*\)$", said, re.MULTILINE)
+    assert re.search(r"^back thigh = tanh\(.*\)$", said, re.MULTILINE)
     assert is_picture(re.search(r"^the picture: (.*)$", said, re.MULTILINE)[1])
 
 
@@ -66,8 +66,8 @@ def test_which_sensors_says_of_the_whole_budget_what_was_measured():
         return f"{min(values)} to {max(values)}"
 
     text = " ".join(EXAMPLES["which_sensors"].read_text(encoding="utf-8").replace("#", "").split())
-    assert f"returned {ends('return')}, and read {ends('true_read')} of 11 sensors" in text
-    assert f"and {ends('distractors_read')} of 110 irrelevant inputs" in text
+    assert f"returned {ends('return')}, and read {ends('true_read')} of 17 sensors" in text
+    assert f"and {ends('distractors_read')} of 170 irrelevant inputs" in text
 
 
 @pytest.mark.slow
