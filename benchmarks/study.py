@@ -174,6 +174,7 @@ def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
         "p_against_nes": "" if key.method == RIVAL else _p_value(returns, rival),
         "recall": round(fmean(len(r & useful) / len(useful) for r in read), 2) if useful else "",
         "false_share": round(fmean(share), 2),
+        "true_read": round(fmean(float(run["true_read"]) for run in runs), 1),
         "distractors_read": round(fmean(false), 1),
     }
 
