@@ -96,11 +96,11 @@ def test_figure_of_a_paper(tmp_path):
     assert all(50_000 <= int(row["steps"]) < 50_000 + 32 * 200 for row in rows)
     table = (folder / "table.tex").read_text(encoding="utf-8")
     assert table in said
-    (nes, *_), (nesht, *_) = (
+    (nes, *_), (selected, *_) = (
         map(float, re.search(rf"^{method} .* & (\d+) \[(\d+), (\d+)\]", table, re.M).groups())
-        for method in ("NES", "NESHT")
+        for method in ("NES", "NES-selection")
     )
-    assert nesht > nes
+    assert selected > nes
     assert is_picture(folder / "figure.png")
 
 
