@@ -29,7 +29,7 @@ class Group:
     """Leaves whose weights compete for the places.
 
     Attributes:
-        name: what ``Projection.group_of`` calls it.
+        name: what ``Units.group_of`` calls it.
         after: leaves of θ_{t+½}, after the step.
         before: leaves of θ_t, in the order of ``after``.
     """
