@@ -11,7 +11,9 @@ from scipy import stats
 
 from nesht_jax.es.nes import nesht
 from nesht_jax.es.shaping import identity
+from nesht_jax.sparse.decisions import make_decisions
 from nesht_jax.sparse.selection import STAY, TRIAL, selection
+from nesht_jax.sparse.units import make_units
 from nesht_jax.types import center_of, mask_of, support_of
 
 KEY = jax.random.key(5)
@@ -62,12 +64,12 @@ def path_of(unit="row", *, updates=24, **options):
     ]
 
 
-def oracle(unit, *, end=None, updates=24):
+def oracle(unit, *, end=None, updates=24, **options):
     """θ, what lives and what is promising after each update, by the docstring, row by row.
 
     What is tried is drawn at random, so that is taken from the state, and checked by other tests.
     """
-    steps, path = path_of(unit, end=end, updates=updates)
+    steps, path = path_of(unit, end=end, updates=updates, **options)
     shape = (ROWS,) if unit == "row" else (ROWS, OUTPUTS)
     theta, phantoms = np.zeros((ROWS, OUTPUTS)), np.zeros(PHANTOMS)
     lives, walk = np.zeros(shape, bool), np.zeros(shape)
@@ -125,6 +127,24 @@ def test_what_is_promising_is_tried_and_a_share_of_the_rest(unit):
     drawn = np.concatenate(others)
     error = np.sqrt(EXPLORE * (1 - EXPLORE) / drawn.size)
     assert abs(drawn.mean() - EXPLORE) < 4 * error
+
+
+@pytest.mark.parametrize("unit", ["row", "weight"])
+def test_what_is_promising_narrows_to_the_end(unit):
+    """Of the others none is tried here."""
+    path, found = oracle(unit, end=19, explore=0.0)
+    for (_, state), (_, _, promising) in zip(path[1:], found, strict=True):
+        if promising is not None:
+            support = kernel_of(state.support)
+            np.testing.assert_array_equal(support.all(1) if unit == "row" else support, promising)
+
+
+def test_the_share_of_the_others_falls_to_the_end():
+    units, decisions = make_units(), make_decisions(3, 2, 20, 0.4)
+    dead = {"kernel": jnp.zeros((100, 100), bool)}
+    for updates, share in [(0, 0.4), (5, 0.3), (15, 0.1)]:
+        support = decisions.next_support(units, dead, dead, KEY, jnp.int32(updates))
+        assert abs(support["kernel"].mean() - share) < 4 * np.sqrt(share * (1 - share)) / 100
 
 
 def test_nothing_lives_before_the_first_decision_and_all_is_tried():
