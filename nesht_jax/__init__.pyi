@@ -1,3 +1,4 @@
+from .envs.tasks import make_distractors as make_distractors
 from .envs.tasks import make_environment as make_environment
 from .envs.tasks import make_evaluate as make_evaluate
 from .envs.tasks import make_task as make_task

@@ -127,6 +127,8 @@ class Suite(NamedTuple):
         vector: (task, num_envs, seed) -> ``VectorEnv``, where the simulator is stepped outside JAX.
         reference_observations: (task, number, seed) -> what policies would see, distractors
             included, if they acted at random, for virtual batch normalization.
+        distractors: (task, num_envs) -> ``HostDistractors`` of an environment in each row, scaled
+            as the vector shows features; where the simulator is stepped outside JAX.
         stage: (task, seed) -> ``Stage``, where the simulator draws pictures; None of a task that
             it does not draw.
     """
@@ -137,6 +139,7 @@ class Suite(NamedTuple):
     host_evaluate: MakeHostEvaluate | None = None
     vector: Callable[[Task, int, int], VectorEnv] | None = None
     reference_observations: Callable[[Task, int, int], Float[np.ndarray, "number o"]] | None = None
+    distractors: Callable[[Task, int], Any] | None = None
     stage: Callable[[Task, int], Stage | None] = lambda task, seed: None
 
 

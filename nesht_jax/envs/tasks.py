@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from nesht_jax.envs import catalog
 from nesht_jax.envs.alive_bonus import without_alive_bonus
+from nesht_jax.envs.host_distractors import HostDistractors
 from nesht_jax.envs.rollout import make_pure_evaluate
 from nesht_jax.envs.sensors import names_of
 from nesht_jax.envs.suite import Environment, Stage, Suite, TaskOptions, VectorEnv
@@ -166,6 +167,20 @@ def make_vector(task: Task, *, num_envs: int, seed: int = 0) -> VectorEnv:
     if vector is None:
         raise ValueError(f"{task.name} is written in JAX: vmap the step of make_environment(task)")
     return vector(task, num_envs, seed)
+
+
+def make_distractors(task: Task, *, num_envs: int) -> HostDistractors | None:
+    """Makes what draws the distractors of a task stepped outside JAX; None if it has none.
+
+    Args:
+        task: task of ``make_vector``.
+        num_envs: number of environments, a row each.
+
+    Raises:
+        ValueError: if the task shows bytes, and its distractors are of another kind than "normal".
+    """
+    make = suite_of(task).distractors
+    return make(task, num_envs) if task.distractors and make is not None else None
 
 
 def make_stage(task: Task, *, seed: int = 0) -> tuple[Stage, Task]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Key
 
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.envs.suite import Environment
-from nesht_jax.envs.tasks import make_vector
+from nesht_jax.envs.tasks import make_distractors, make_vector
 from nesht_jax.es.nes import State
 from nesht_jax.rl.agent import Agent, AgentState
 from nesht_jax.rl.dqn import make_dqn
@@ -251,10 +251,7 @@ def make_advance(
         config: config of the run.
         task: task of the run.
         agent: agent of the run.
-        seed: seed of simulators outside JAX.
-
-    Raises:
-        ValueError: if a task outside JAX has distractors.
+        seed: seed of simulators and distractors outside JAX.
     """
     num_envs = config.num_envs or 1
     steps = max(1, config.agent.steps_per_generation // num_envs)
@@ -269,13 +266,9 @@ def make_advance(
             return moved, progress
 
         return in_jax, lambda: None
-    if task.distractors:
-        raise ValueError(
-            f"agents see distractors in suites written in JAX alone, and {task.name} is not: set "
-            "distractors 0"
-        )
     vector = make_vector(task, num_envs=num_envs, seed=seed)
-    host = HostInteraction(task, agent, vector, seed=seed)
+    distractors = make_distractors(task, num_envs=num_envs)
+    host = HostInteraction(task, agent, vector, seed=seed, distractors=distractors)
 
     def outside(state: AgentRunState) -> tuple[AgentRunState, Progress]:
         learned, progress = host.steps(state.agent, steps)

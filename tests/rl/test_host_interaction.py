@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from rl_helpers import KEY, recorder
 
-from nesht_jax.envs.host import normals
-from nesht_jax.envs.host_distractors import HostDistractors
-from nesht_jax.envs.tasks import make_task, make_vector
+from nesht_jax.envs.host_distractors import PLAYED
+from nesht_jax.envs.tasks import make_distractors, make_task, make_vector, reference_observations
 from nesht_jax.rl.host import HostInteraction
 
 STEPS = 50
@@ -23,9 +22,7 @@ def at_random(key, seen):
 def played(task, *, vector_seed=3, parts=(STEPS,)):
     agent = recorder(task, at_random)
     vector = make_vector(task, num_envs=2, seed=vector_seed)
-    drawn = None
-    if task.distractors:
-        drawn = HostDistractors(task, 2, normals, np.zeros((0, task.observation_size), np.float32))
+    drawn = make_distractors(task, num_envs=2)
     interaction = HostInteraction(task, agent, vector, seed=1, distractors=drawn)
     state, progress = jax.jit(agent.init)(KEY), []
     for n in parts:
@@ -71,17 +68,52 @@ def test_the_same_seed_gives_the_same_steps_in_one_call_or_in_two():
     assert len(progress) == 2
 
 
-@pytest.mark.parametrize("kind", ["normal", "slow"])
-def test_distractors_go_on_within_an_episode(kind):
-    task = make_task("gymnasium/CartPole-v1", distractors=20, distractor_kind=kind)
+def distracted(kind, suite="gymnasium"):
+    """Distractors [steps, envs, features], and where episodes ended."""
+    pytest.importorskip(suite, reason=f"{suite} has no wheel for this machine")
+    task = make_task(f"{suite}/CartPole-v1", distractors=20, distractor_kind=kind)
     experience, _ = played(task)
     over = (experience.terminated | experience.truncated)[:-1]
     same = experience.next_observation[:-1] == experience.observation[1:]
     assert same[~over].all() and not same[over].any()
-    features = experience.observation[..., 4:]
-    assert abs(features.mean()) < 0.15 and abs(features.std() - 1) < 0.15
+    return experience.observation[..., 4:], over
+
+
+@pytest.mark.parametrize("suite", ["gymnasium", "envpool"])
+@pytest.mark.parametrize(("kind", "deviation"), [("normal", 1), ("slow", 1), ("scaled", 10)])
+def test_distractors_go_on_within_an_episode(kind, deviation, suite):
+    features, over = distracted(kind, suite)
+    assert abs(features.mean()) < 0.15 * deviation
+    assert abs(features.std() / deviation - 1) < 0.15
     moves = np.abs(np.diff(features, axis=0))[~over].mean()
     assert (moves < 0.4) == (kind == "slow")
+
+
+@pytest.mark.parametrize("suite", ["gymnasium", "envpool"])
+@pytest.mark.parametrize("kind", ["marginal", "replayed"])
+def test_some_distractors_are_values_of_random_play(kind, suite):
+    features, over = distracted(kind, suite)
+    bare = make_task(f"{suite}/CartPole-v1")
+    seen = reference_observations(bare, number=PLAYED, seed=0)
+    segments = features.reshape(*features.shape[:-1], 20, 4)
+    for feature in range(4):
+        assert np.isin(segments[..., feature], np.asarray(seen)[:, feature]).all()
+    whole = {row.tobytes() for row in np.asarray(seen, np.float32)}
+    found = np.mean([row.tobytes() in whole for row in segments.reshape(-1, 4)])
+    assert found == 1 if kind == "replayed" else found < 0.1
+
+
+def test_distractors_of_what_shows_bytes_are_on_its_scale():
+    pytest.importorskip("envpool", reason="envpool has no wheel for this machine")
+    task = make_task("envpool/Pong-v5", distractors=1)
+    drawn = make_distractors(task, num_envs=3)
+    features = drawn.draw(np.random.SFC64(0), np.arange(3), 0)
+    assert features.shape == (3, task.observation_size)
+    assert 0 <= features.min() < 0.02 and 0.98 < features.max() <= 1
+
+
+def test_a_task_without_distractors_has_nothing_that_draws_them():
+    assert make_distractors(make_task("gymnasium/CartPole-v1"), num_envs=2) is None
 
 
 def test_distractors_that_nothing_draws_are_refused():

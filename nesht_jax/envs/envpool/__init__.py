@@ -180,15 +180,18 @@ def _vector(task: Task, num_envs: int, seed: int) -> EnvpoolVector:
 def _reference_observations(
     task: Task, number: int, seed: int
 ) -> Float[np.ndarray, "number features"]:
-    simulator: Simulator = task.simulator
     vector, stream = EnvpoolVector(task, [seed], seed=seed), np.random.SFC64(seed)
     seen = random_play(vector, task, number=number, seed=seed)
     vector.close()
+    added = _distractors(task, number).draw(stream, np.arange(number), 0)
+    return np.concatenate([seen, added], axis=1)
+
+
+def _distractors(task: Task, num_envs: int) -> HostDistractors:
+    simulator: Simulator = task.simulator
     played = random_play_for(task, simulator.distractors, _reference_observations)
-    drawn = HostDistractors(task, number, simulator.distractors, played)
-    added = drawn.draw(stream, np.arange(number), 0)
-    scaled = np.float32(simulator.scale) * added.astype(np.float32)
-    return np.concatenate([seen, scaled], axis=1)
+    fresh = functools.partial(_scaled, simulator.distractors, np.float32(simulator.scale))
+    return HostDistractors(task, num_envs, fresh, played)
 
 
 def _stage(task: Task, seed: int) -> HostStage | None:
@@ -203,12 +206,10 @@ def _stage(task: Task, seed: int) -> HostStage | None:
         large = frame.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
         return np.stack([large] * 3, axis=-1)
 
-    fresh = functools.partial(_scaled, simulator.distractors, scale)
-    distractors = HostDistractors(task, 1, fresh, np.zeros((0, task.observation_size), np.float32))
     return HostStage(
         task,
         _vector(task, 1, seed),
-        distractors,
+        _distractors(task, 1),
         draw,
         seconds=(task.frame_skip or 1) / FRAMES_A_SECOND,
         seed=seed,
@@ -225,5 +226,6 @@ SUITE = Suite(
     host_evaluate=EnvpoolEvaluate,
     vector=_vector,
     reference_observations=_reference_observations,
+    distractors=_distractors,
     stage=_stage,
 )

@@ -171,11 +171,14 @@ def _reference_observations(
     vector = GymnasiumVector(task, task.simulator.shared(1), 1, seed=seed)
     with seeded_globals(seed):
         seen = random_play(vector, task, number=number, seed=seed)
+    added = _distractors(task, number).draw(np.random.SFC64(seed), np.arange(number), 0)
+    return np.concatenate([seen, added], axis=1)
+
+
+def _distractors(task: Task, num_envs: int) -> HostDistractors:
     fresh = fresh_distractors(task)
     played = random_play_for(task, fresh, _reference_observations)
-    drawn = HostDistractors(task, number, fresh, played)
-    added = drawn.draw(np.random.SFC64(seed), np.arange(number), 0)
-    return np.concatenate([seen, added], axis=1)
+    return HostDistractors(task, num_envs, fresh, played)
 
 
 def _stage(task: Task, seed: int) -> HostStage:
@@ -190,5 +193,6 @@ SUITE = Suite(
     host_evaluate=GymnasiumEvaluate,
     vector=_vector,
     reference_observations=_reference_observations,
+    distractors=_distractors,
     stage=_stage,
 )
