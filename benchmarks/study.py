@@ -66,8 +66,11 @@ METHODS = {
     "ars": ["ars-v2-t"],
     "nesht_published": ["code-mujoco"],
     "nes_published": ["code-mujoco", "nes"],
+    "ppo": ["ppo", {"num_envs": 8, "agent": {"rollout": 256}}],
+    "sac": ["sac"],
 }
-"""Settings of each method, merged from left to right: presets, and what differs from them."""
+"""Settings of each method, merged from left to right: presets, and what differs from them. The last
+two learn by policy gradients, as a mark from outside."""
 
 RIVAL = "nes"
 """The method that the others are compared with."""

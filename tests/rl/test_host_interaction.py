@@ -107,6 +107,7 @@ def test_distractors_of_what_shows_bytes_are_on_its_scale():
     pytest.importorskip("envpool", reason="envpool has no wheel for this machine")
     task = make_task("envpool/Pong-v5", distractors=1)
     drawn = make_distractors(task, num_envs=3)
+    assert drawn is not None
     features = drawn.draw(np.random.SFC64(0), np.arange(3), 0)
     assert features.shape == (3, task.observation_size)
     assert 0 <= features.min() < 0.02 and 0.98 < features.max() <= 1
