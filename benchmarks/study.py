@@ -35,6 +35,9 @@ UPDATES = {"HalfCheetah": 930, "Hopper": 240}
 
 GROWING = {"horizon_growth": 1.3, "horizon_growth_every": 150}
 
+FAST = {"optimizer": {"learning_rate": 0.001}}
+"""Twice the step size of the preset."""
+
 ROWS = {"method": "hard_threshold", "keep": "true inputs", "begin": 80, "every": 10, "end": None}
 """Hard thresholding of as many inputs as are true."""
 
@@ -47,9 +50,11 @@ MASKS = HALF | {"begin": 0, "explore": 0.0}
 METHODS = {
     "nes": ["select", "nes"],
     "nes_growing": ["select", "nes", GROWING],
+    "nes_fast": ["select", "nes", FAST],
     "weight_decay": ["select", "nes", {"optimizer": {"weight_decay": 20.0}}],
     "select": ["select"],
     "select_growing": ["select", GROWING],
+    "select_fast": ["select", FAST],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
     "rows": ["select", {"sparsity": ROWS}],
     "rows_dense": ["select", {"sparsity": ROWS | {"explore": 1.0}}],
@@ -75,12 +80,16 @@ two learn by policy gradients, as a mark from outside."""
 RIVAL = "nes"
 """The method that the others are compared with."""
 
-YARDSTICKS = {"nes_growing": "nes_growing", "select_growing": "nes_growing"}
+YARDSTICKS = {
+    "nes_growing": "nes_growing",
+    "select_growing": "nes_growing",
+    "nes_fast": "nes_fast",
+    "select_fast": "nes_fast",
+}
 """Methods whose return without distractors is a retained fraction of 1, where it is not ``RIVAL``:
-NES with the same horizons."""
+NES with the same horizons and the same step size."""
 
-
-SELECTING = ("select", "select_growing")
+SELECTING = ("select", "select_growing", "select_fast")
 """Methods that tell which inputs are useful, the first that was trained without distractors."""
 
 
