@@ -22,9 +22,13 @@ from nesht_jax.rl.updates import (
     check_replay,
     check_shares,
     descend,
+    mean_snr,
 )
 from nesht_jax.sparse.top_k import checked_count
 from nesht_jax.types import Params, Task
+
+SNR_EVERY = 5_000
+"""Updates from one measurement of the gradient's signal to noise to the next, as published."""
 
 
 class DqnRest(NamedTuple):
@@ -119,30 +123,38 @@ def make_dqn(
             jnp.where(explores, random, best), task.num_actions, dtype=jnp.float32
         )
 
-    def update(state: AgentState, replay: Replay) -> tuple[Any, Float[Array, ""]]:
+    def update(state: AgentState, replay: Replay) -> tuple[Any, Metrics]:
         batch_key, key = jax.random.split(jax.random.fold_in(state.key, state.steps))
         batch, target = sample(replay, batch_key, batch_size), state.rest.target
-        loss, gradient = jax.value_and_grad(partial(td_loss, values))(
-            state.params, target, batch, discount=discount
+
+        def loss(params: Params, told: Experience) -> Float[Array, ""]:
+            return td_loss(values, params, target, told, discount=discount)
+
+        cost, gradient = jax.value_and_grad(loss)(state.params, batch)
+        snr = jax.lax.cond(
+            state.rest.updates % SNR_EVERY == 0,
+            lambda: mean_snr(loss, state.params, batch),
+            lambda: jnp.float32(jnp.nan),
         )
         trained = descend(optimizer, Trained(state.params, state.optimizer), gradient, key)
         updates = state.rest.updates + 1
         copies = updates % target_every == 0
         target = jax.tree.map(partial(jnp.where, copies), trained.params, target)
-        return (trained, updates, target), loss
+        return (trained, updates, target), {"loss": cost, "gradient_snr": snr}
 
     def learn(state: AgentState, experience: Experience) -> tuple[AgentState, Metrics]:
         replay = extend(state.rest.replay, experience)
         unchanged = Trained(state.params, state.optimizer), state.rest.updates, state.rest.target
+        nothing = {"loss": jnp.float32(jnp.nan), "gradient_snr": jnp.float32(jnp.nan)}
         # the branches read the replay and do not return it: it is not copied
-        (trained, updates, target), loss = jax.lax.cond(
+        (trained, updates, target), metrics = jax.lax.cond(
             state.steps >= random_steps,
             lambda: update(state, replay),
-            lambda: (unchanged, jnp.float32(jnp.nan)),
+            lambda: (unchanged, nothing),
         )
         steps = state.steps + len(experience.reward)
         rest = DqnRest(updates, target, replay)
-        metrics = {"loss": loss, "finite": all_finite(trained.params)}
+        metrics |= {"finite": all_finite(trained.params)}
         after = AgentState(state.key, steps, trained.params, trained.optimizer, rest)
         return after, metrics
 

@@ -1,5 +1,6 @@
 """PPO: proximal policy optimization, for actions of any kind."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +10,14 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from nesht_jax.rl.agent import Agent, AgentState, Experience, Metrics
-from nesht_jax.rl.ppo_losses import Batch, actor_loss, critic_loss, evaluated, make_networks
+from nesht_jax.rl.ppo_losses import (
+    Batch,
+    actor_loss,
+    critic_loss,
+    evaluated,
+    make_networks,
+    standardized,
+)
 from nesht_jax.rl.replay import empty_experience
 from nesht_jax.rl.updates import (
     FirstWeights,
@@ -19,9 +27,14 @@ from nesht_jax.rl.updates import (
     begin,
     check_shares,
     descend,
+    mean_snr,
 )
 from nesht_jax.sparse.top_k import checked_count
-from nesht_jax.types import Moments, Task
+from nesht_jax.types import Moments, Params, Task
+
+METRICS = "actor_loss", "critic_loss", "actor_gradient_snr", "critic_gradient_snr"
+
+Loss = Callable[[Params, Batch], Float[Array, ""]]
 
 LARGEST_REWARD = 10
 """Largest magnitude of a normalized reward."""
@@ -130,18 +143,24 @@ def make_ppo(
         draw = jax.vmap(networks.draw, (None, None, 0, 0))
         return draw(state.params, state.moments, observations, keys)
 
+    def losses(moments: Moments) -> tuple[Loss, Loss]:
+        def of_actor(params: Params, batch: Batch) -> Float[Array, ""]:
+            return actor_loss(networks, params, moments, batch, clip=clip)
+
+        def of_critic(params: Params, batch: Batch) -> Float[Array, ""]:
+            return critic_loss(networks, params, moments, batch)
+
+        return of_actor, of_critic
+
     def update_once(
         carry: tuple[Trained, Trained], told: tuple[Batch, Key[Array, ""]], moments: Moments
     ) -> tuple[tuple[Trained, Trained], Metrics]:
         (actor, critic), (batch, key) = carry, told
         actor_key, critic_key = jax.random.split(key)
-        actor_cost, gradient = jax.value_and_grad(actor_loss, 1)(
-            networks, actor.params, moments, batch, clip=clip
-        )
+        of_actor, of_critic = losses(moments)
+        actor_cost, gradient = jax.value_and_grad(of_actor)(actor.params, standardized(batch))
         actor = descend(actor_optimizer, actor, gradient, actor_key)
-        critic_cost, gradient = jax.value_and_grad(critic_loss, 1)(
-            networks, critic.params, moments, batch
-        )
+        critic_cost, gradient = jax.value_and_grad(of_critic)(critic.params, batch)
         critic = descend(critic_optimizer, critic, gradient, critic_key)
         return (actor, critic), {"actor_loss": actor_cost, "critic_loss": critic_cost}
 
@@ -172,9 +191,15 @@ def make_ppo(
         carry = Trained(state.params, state.optimizer), rest.critic
         keys = jax.random.split(jax.random.fold_in(state.key, state.steps), num_epochs)
         (actor, critic), metrics = jax.lax.scan(epoch, carry, keys)
+        of_actor, of_critic = losses(moments)
+        first = jax.tree.map(lambda x: x[:batch_size], steps)
+        snr = {
+            "actor_gradient_snr": mean_snr(of_actor, state.params, standardized(first)),
+            "critic_gradient_snr": mean_snr(of_critic, rest.critic.params, first),
+        }
         # after the updates, so that the first ratio of densities is 1
         merged = moments.merge(_moments_of(rollout.observation))
-        return (actor, critic, rewards, merged), jax.tree.map(jnp.mean, metrics)
+        return (actor, critic, rewards, merged), jax.tree.map(jnp.mean, metrics) | snr
 
     def learn(state: AgentState, experience: Experience) -> tuple[AgentState, Metrics]:
         if len(experience.reward) != num_envs:
@@ -186,7 +211,7 @@ def make_ppo(
         rest = state.rest
         rollout = jax.tree.map(lambda kept, new: kept.at[place].set(new), rest.rollout, experience)
         unchanged = Trained(state.params, state.optimizer), rest.critic, rest.rewards, state.moments
-        nothing = {"actor_loss": jnp.float32(jnp.nan), "critic_loss": jnp.float32(jnp.nan)}
+        nothing = dict.fromkeys(METRICS, jnp.float32(jnp.nan))
         (actor, critic, rewards, moments), metrics = jax.lax.cond(
             place == num_steps - 1, lambda: update(state, rollout), lambda: (unchanged, nothing)
         )

@@ -163,22 +163,25 @@ def evaluated(
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
 
 
+def standardized(batch: Batch) -> Batch:
+    """Gives the advantages of a batch mean 0 and variance 1."""
+    centered = batch.advantage - batch.advantage.mean()
+    return batch._replace(advantage=centered / jnp.sqrt(batch.advantage.var() + 1e-8))
+
+
 def actor_loss(
     networks: Networks, params: Params, moments: Moments, batch: Batch, *, clip: float
 ) -> Float[Array, ""]:
     """Computes -mean min(ρ A, clip(ρ, 1 - ε, 1 + ε) A), ρ = π(a|s) / π_old(a|s).
 
-    Advantages A are standardized over the batch. Schulman et al. 2017 (arXiv 1707.06347),
-    equation 7.
+    Advantages A are to be ``standardized``. Schulman et al. 2017 (arXiv 1707.06347), equation 7.
     """
     log_density = jax.vmap(networks.log_density, (None, None, 0, 0))(
         params, moments, batch.observation, batch.action
     )
     ratio = jnp.exp(log_density - batch.log_density)
-    centered = batch.advantage - batch.advantage.mean()
-    advantage = centered / jnp.sqrt(batch.advantage.var() + 1e-8)
     clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
-    return -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+    return -jnp.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
 
 
 def critic_loss(

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Float, Key
 
+from nesht_jax.sparse.gradient_snr import gradient_snr
 from nesht_jax.sparse.top_k import zero_dead
 from nesht_jax.types import Params, mask_of
 
@@ -68,6 +69,28 @@ def descend(
     update = optax.with_extra_args_support(optimizer).update
     updates, state = update(gradient, trained.optimizer, trained.params, key=key)
     return Trained(optax.apply_updates(trained.params, updates), state)
+
+
+def mean_snr(
+    loss: Callable[[Params, Any], Float[Array, ""]],
+    params: Params,
+    batch: Any,
+) -> Float[Array, ""]:
+    """Averages ``gradient_snr`` over all weights, dead ones too.
+
+    Args:
+        loss: (params, batch) -> mean loss of its samples, of one as of many.
+        params: where the gradient is taken.
+        batch: pytree of arrays with the samples along their leading axis.
+
+    Reference: Graesser et al. 2022 (arXiv 2206.10369), section 4.4.
+    """
+
+    def of_one(params: Params, sample: Any) -> Float[Array, ""]:
+        return loss(params, jax.tree.map(lambda x: x[None], sample))
+
+    leaves = jax.tree.leaves(gradient_snr(of_one, params, batch))
+    return jnp.concatenate([leaf.ravel() for leaf in leaves]).mean()
 
 
 def masked(params: Params, optimizer_state: Any) -> Params:

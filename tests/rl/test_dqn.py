@@ -14,7 +14,9 @@ from rejax.buffers import Minibatch
 from rejax.networks import DiscreteQNetwork, EpsilonGreedyPolicy
 from rl_helpers import KEY, Theirs, choice_task, compiled, jitted, row, task_of, transitions
 
+from nesht_jax.rl import dqn
 from nesht_jax.rl.dqn import make_dqn, td_loss
+from nesht_jax.rl.replay import sample
 
 TASK = choice_task(4, 2)
 HIDDEN = (16, 8)
@@ -101,6 +103,29 @@ def test_nothing_is_learned_before_the_random_steps_are_over():
         jax.tree.map(np.testing.assert_array_equal, state.params, first.params)
     state, metrics = agent.learn(state, row(told, 0))
     assert np.isfinite(metrics["loss"]) and state.rest.updates == 1
+
+
+def test_signal_to_noise_is_that_of_the_batch_now_and_then(monkeypatch):
+    monkeypatch.setattr(dqn, "SNR_EVERY", 3)
+    agent, told = agent_of(replay_size=8, batch_size=4), transitions(TASK, 7)
+    state = before = agent.init(KEY)
+    found = []
+    for i in range(7):
+        before = state
+        state, metrics = agent.learn(state, row(told, i))
+        found.append(float(metrics["gradient_snr"]))
+    assert [np.isfinite(value) for value in found] == [i % 3 == 0 for i in range(7)]
+    batch_key, _ = jax.random.split(jax.random.fold_in(before.key, before.steps))
+    batch = sample(state.rest.replay, batch_key, 4)
+    values = jax.vmap(agent.policy.apply, (None, None, 0))
+    each = []
+    for i in range(4):
+        one = jax.tree.map(lambda x, i=i: x[i : i + 1], batch)
+        loss = partial(td_loss, lambda params, seen: values(params, None, seen), discount=0.99)
+        gradient = jax.grad(loss)(before.params, before.rest.target, one)
+        each.append(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)]))
+    expected = (abs(np.mean(each, 0)) / (np.std(each, 0) + 1e-10)).mean()
+    np.testing.assert_allclose(found[6], expected, rtol=1e-3)
 
 
 def test_it_explores_as_often_as_told():

@@ -15,7 +15,13 @@ from rejax.networks import DiscretePolicy, GaussianPolicy, VNetwork
 from rl_helpers import KEY, Theirs, choice_task, compiled, jitted, row, task_of, transitions
 
 from nesht_jax.rl.ppo import make_ppo
-from nesht_jax.rl.ppo_losses import Batch, actor_loss, critic_loss, make_networks
+from nesht_jax.rl.ppo_losses import (
+    Batch,
+    actor_loss,
+    critic_loss,
+    make_networks,
+    standardized,
+)
 from nesht_jax.types import Moments
 
 HIDDEN = (16, 8)
@@ -111,7 +117,7 @@ def test_gradients_are_those_of_rejax(task):
     minibatch = AdvantageMinibatch(trajectories, advantage, wanted)
     state = compiled(algorithm.update)(state, minibatch)
     loss = partial(actor_loss, networks, clip=0.2)
-    gradient = jax.jit(jax.grad(loss))(actor, moments, batch)
+    gradient = jax.jit(jax.grad(loss))(actor, moments, standardized(batch))
     close(in_their_steps(task, actor, gradient), state.actor_ts.params)
     gradient = jax.jit(jax.grad(partial(critic_loss, networks)))(critic, moments, batch)
     moved = jax.tree.map(lambda p, g: p - RATE * g, critic, gradient)
@@ -129,7 +135,8 @@ def test_learning_is_that_of_rejax(task):
     for i in range(6):
         jax.tree.map(np.testing.assert_array_equal, state.params, first.params)
         state, metrics = agent.learn(state, row(told, i))
-        assert np.isnan(metrics["actor_loss"]) == (i < 5)
+        for name in ("actor_loss", "actor_gradient_snr", "critic_gradient_snr"):
+            assert np.isnan(metrics[name]) == (i < 5)
     algorithm, their = their_state(task, first.params, first.rest.critic.params)
     values = algorithm.critic.apply(their.critic_ts.params, told.observation)
     density, _ = algorithm.actor.apply(
