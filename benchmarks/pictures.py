@@ -116,9 +116,11 @@ def robustness(path: Path) -> None:
 STUDIED = {
     "nes": THEIRS,
     "nes_growing": "black",
+    "nes_fast": "black",
     "rows": "C1",
     "select": OURS,
     "select_growing": OURS,
+    "select_fast": "C3",
 }
 """Method of the study -> color of its lines."""
 
