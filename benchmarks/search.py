@@ -88,10 +88,16 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
 
 
 def proposals(result: Result) -> Row:
-    """Tells what the center earned with the architectures proposed last, in training."""
-    told = [row.center_fitness for row in result.rows if row.center_fitness is not None]
+    """Tells of what is proposed last: what the center earns with it, and how many entries live."""
+    earned = [row.center_fitness for row in result.rows]
+    living = [row.edges for row in result.rows]
+    return {"proposals": _last(earned), "edges": _last(living)}
+
+
+def _last(values: list[float | None]) -> Any:
+    told = [value for value in values if value is not None]
     last = told[-max(1, len(told) // 20) :]
-    return {"proposals": round(fmean(last), 1) if last else ""}
+    return round(fmean(last), 1) if last else ""
 
 
 def robot(task: str) -> str:
@@ -137,6 +143,7 @@ def summarize(rows: list[Row]) -> list[Row]:
                 "return_mean": round(fmean(returns), 1),
                 "deviation": round(stdev(returns), 1) if len(returns) > 1 else "",
                 "proposals_mean": _mean([run["proposals"] for run in runs]),
+                "edges_mean": _mean([run["edges"] for run in runs]),
                 "return_low": round(min(returns), 1),
                 "return_high": round(max(returns), 1),
                 "weights": _weights(task, search, int(hidden)),
