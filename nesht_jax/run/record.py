@@ -5,10 +5,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable
+from datetime import timedelta
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from nesht_jax.report.rows import EvaluationRow, Row, finite, read_rows, to_json
@@ -113,11 +114,10 @@ class Display:
             TextColumn("step" if by_steps else "generation"),
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
-            TextColumn("time left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self._task = self._bar.add_task("", total=total)
+        self._task = self._bar.add_task("", total=total, left="")
         self._evaluation: EvaluationRow | None = None
         self._population: Row | None = None
         self._failed = self._skipped = self._dropped = 0
@@ -139,12 +139,13 @@ class Display:
         """Shows one more row."""
         self._take(row)
         self._recent.append((time.monotonic(), row))
+        left = self._left()
         if self._console.is_terminal:
+            self._bar.update(self._task, left=left)
             self._live.update(self._two_lines(self._line()))
         elif row.evaluation is not None:
-            self._console.print(
-                f"generation {row.generation}: {self._line()}", soft_wrap=True, markup=False
-            )
+            told = f"generation {row.generation}: {self._line()}{left and f' · {left}'}"
+            self._console.print(told, soft_wrap=True, markup=False)
 
     def _two_lines(self, line: str) -> Group:
         return Group(self._bar, Text(line, no_wrap=True, overflow="ellipsis"))
@@ -176,11 +177,24 @@ class Display:
             parts += [f"{count} {what}"] if count else []
         return " · ".join(parts)
 
+    def _left(self) -> str:
+        """The time that is left at the present pace, once two rows tell of one."""
+        rows, elapsed = self._lately()
+        (bar,) = self._bar.tasks
+        done = sum(row.steps for row in rows) if self._by_steps else len(rows)
+        if not bar.remaining or bar.remaining < 0 or not done or elapsed <= 0:
+            return ""
+        return f"{timedelta(seconds=round(bar.remaining * elapsed / done))} left"
+
+    def _lately(self) -> tuple[list[Row], float]:
+        """The last rows but for the first of them, and the seconds that they took."""
+        rows = [row for _, row in list(self._recent)[1:]]
+        return rows, self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
+
     def _rates(self) -> list[str]:
         """Steps and frames a second, once two rows tell of a time between them."""
-        rows = [row for _, row in list(self._recent)[1:]]
+        rows, elapsed = self._lately()
         steps, simulated = (sum(getattr(r, n) for r in rows) for n in ("steps", "simulated_steps"))
-        elapsed = self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
         if not steps or elapsed <= 0:
             return []
         rates = [f"{steps / elapsed:,.0f} steps/s"]

@@ -240,6 +240,22 @@ def test_the_bar_counts_what_ends_the_run(by_steps, told):
     assert shown.startswith(told)
 
 
+@pytest.mark.parametrize(("by_steps", "left"), [(True, "0:00:46"), (False, "0:00:04")])
+def test_a_log_tells_the_time_that_is_left(by_steps, left, monkeypatch):
+    """At the pace of this sitting: 230 steps, or 2 generations, at 10 in 2 s, or 1 in 2 s."""
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    log = StringIO()
+    total = 340 if by_steps else 9
+    evaluation = EvaluationRow(1.0, None, None, None, 1, 0, 5.0, 0.9, [])
+    before = [Row(0), Row(5, steps=50)]
+    display = Display(Console(file=log), total=total, by_steps=by_steps, rows=before)
+    display.update(Row(6, steps=50, simulated_steps=50, evaluation=evaluation))
+    assert "left" not in log.getvalue()
+    display.update(Row(7, steps=10, simulated_steps=10, evaluation=evaluation))
+    assert log.getvalue().rstrip().endswith(f"steps/s · {left} left")
+
+
 # ---------------------------------------------------------------------------- trained policies
 
 
