@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rich.console import Console
 
 from nesht_jax import (
     Moments,
     by_running_moments,
+    hard_thresholding,
     make_config,
     make_evaluate,
     make_generation,
@@ -112,6 +113,33 @@ def compiled():
         "d": d,
         "features": task.num_features,
         "members": MEMBERS,
+    }
+
+
+def sharded():
+    """An update of a state whose weights and moments lie on eight devices, a part on each."""
+    params = {"layer0": {"kernel": jnp.zeros((1024, 16)), "bias": jnp.zeros(16)}}
+    optimizer = optax.chain(optax.adam(0.01), hard_thresholding(sparsity=0.9))
+    algorithm = nesht(num_members=16, sigma=0.1, optimizer=optimizer)
+    state = algorithm.init(jax.random.key(0), params)
+    fitness = jax.random.normal(jax.random.key(1), (16,))
+    mesh = jax.make_mesh((8,), ("weights",), axis_types=(AxisType.Explicit,))
+    whole, parts = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((), ("weights",)))
+
+    def place(x):
+        return jax.device_put(x, parts if jnp.ndim(x) else whole)
+
+    cut = state._replace(
+        params=jax.tree.map(place, state.params), optimizer=jax.tree.map(place, state.optimizer)
+    )
+    with jax.set_mesh(mesh):
+        program = jax.jit(algorithm.tell).lower(cut, fitness).compile()
+        after, _ = program(cut, fitness)
+    kept = after.params, after.optimizer
+    return {
+        "same": bits_of(after) == bits_of(jax.jit(algorithm.tell)(state, fitness)[0]),
+        "bytes": moved(program.as_text()),
+        "whole": sum(x.sharding.is_fully_replicated for x in jax.tree.leaves(kept) if x.ndim),
     }
 
 

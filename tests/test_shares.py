@@ -33,7 +33,7 @@ def on_eight_devices(*what):
 
 @pytest.fixture(scope="module")
 def found():
-    return on_eight_devices("sums", "compiled", "compilations")
+    return on_eight_devices("sums", "compiled", "compilations", "sharded")
 
 
 # ------------------------------------------------------------------------------ on eight devices
@@ -72,6 +72,14 @@ def test_a_run_takes_a_share_for_each_device_and_compiles_once(found):
     assert found["compilations"]["shares"] == 8
     first, *_, before_the_last, _ = found["compilations"]["compiled"]
     assert first == before_the_last > 0
+
+
+def test_weights_and_moments_may_lie_in_parts_and_only_counts_are_moved(found):
+    told = found["sharded"]
+    assert told["same"]
+    assert told["whole"] == 0
+    assert {*told["bytes"]} == {"all-reduce"}
+    assert told["bytes"]["all-reduce"] < 400
 
 
 @pytest.mark.slow
