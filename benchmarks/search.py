@@ -25,12 +25,17 @@ from nesht_jax.run.config import Config
 from nesht_jax.run.train import Result
 from nesht_jax.run.yaml import merge
 
+SHORT = {"horizon_growth": 1.0}
+"""Episodes that stay short: more generations of the same steps."""
+
 SEARCHES: dict[str, dict[str, Any]] = {
     "sharing": {"search": {"space": ["colors"]}},
     "pruning": {"search": {"space": ["edges"]}},
     "pruning+functions": {"search": {"space": ["edges", "activations"]}},
     "boolean": {"search": {"space": ["mask"]}},
     "boolean+target": {"search": {"space": ["mask"], "target": 64}},
+    "boolean-short": {"search": {"space": ["mask"]}} | SHORT,
+    "boolean-short+target": {"search": {"space": ["mask"], "target": 64}} | SHORT,
     "dense": {},
     "toeplitz": {"policy": {"kernel": "toeplitz"}},
     "circulant": {"policy": {"kernel": "circulant"}},

@@ -30,7 +30,7 @@ def policy_gradient(
     batch: int = 64,
     updates: int = 4,
     clip: float = 0.2,
-    entropy: float = 0.01,
+    entropy: float = 0.0,
 ) -> Controller:
     """Proposes draws by logits, which ascend E min(r A, clip(r, 1 ± c) A) + h H(logits) by Adam.
 
