@@ -17,12 +17,12 @@ from nesht_jax.es import gradient
 from nesht_jax.shares import sum_across, tree_sum
 from nesht_jax.types import Population, replicate
 
-SCRIPT = Path(__file__).with_name("eight_devices.py")
+SCRIPT = Path(__file__).with_name("several_devices.py")
 
 
-def on_eight_devices(*what):
-    """What the script finds on eight devices, which this process has not."""
-    flags = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"
+def on_devices(number, *what):
+    """What the script finds on so many devices, which this process has not."""
+    flags = os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={number}"
     environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, SCRIPT, *what], env=environment, capture_output=True, text=True
@@ -33,7 +33,7 @@ def on_eight_devices(*what):
 
 @pytest.fixture(scope="module")
 def found():
-    return on_eight_devices("sums", "compiled", "compilations", "sharded")
+    return on_devices(8, "sums", "compiled", "compilations", "sharded")
 
 
 # ------------------------------------------------------------------------------ on eight devices
@@ -84,9 +84,15 @@ def test_weights_and_moments_may_lie_in_parts_and_only_counts_are_moved(found):
 
 @pytest.mark.slow
 def test_any_number_of_devices_comes_to_the_same_bits():
-    states = on_eight_devices("states")["states"]
+    states = on_devices(8, "states")["states"]
     assert len({states[f"probe/linear {n}"] for n in (1, 2, 4, 8)}) == 1
     assert states["brax/hopper 2"] == states["brax/hopper 8"]
+
+
+@pytest.mark.slow
+def test_so_do_sparse_methods_and_searches():
+    two, eight = (on_devices(number, "methods")["methods"] for number in (2, 8))
+    assert two == eight and len({*two.values()}) == 5
 
 
 # --------------------------------------------------------------------------------- on this device

@@ -1,4 +1,4 @@
-"""What ``test_shares`` looks at, computed on eight devices of one process; printed as JSON."""
+"""What ``test_shares`` looks at, computed on several devices of one process; printed as JSON."""
 
 import json
 import re
@@ -69,6 +69,46 @@ def states():
                 lambda s, g=generation, n=length: jax.lax.scan(lambda t, _: g(t), s, length=n)
             )
             found[f"{name} {devices}"] = bits_of(run(state)[0])
+    return found
+
+
+METHODS = {
+    "selection": {"sparsity": {"method": "selection", "every": 2}},
+    "hard_threshold": {
+        "sparsity": {
+            "method": "hard_threshold",
+            "fraction": 0.5,
+            "unit": "row",
+            "explore": 0.1,
+            "every": 2,
+        }
+    },
+    "rigl": {"sparsity": {"method": "rigl", "fraction": 0.5, "every": 2}},
+    "evolution": {"search": {"space": ["edges"], "edges": 6, "num_center": 16}},
+    "policy_gradient": {
+        "search": {"space": ["mask"], "controller": "policy_gradient", "num_center": 16}
+    },
+}
+"""What runs do beside plain evolution strategies."""
+
+
+def methods():
+    """Digest of the state after a run of each method, on all devices that there are."""
+    found = {}
+    for name, changes in METHODS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            config = make_config(
+                "probe/linear",
+                distractors=3,
+                algorithm={"num_members": MEMBERS},
+                policy={"hidden": [8]},
+                evaluation={"every": 4, "episodes": SHARES},
+                generations=6,
+                shares=SHARES,
+                out=f"{folder}/run",
+                **changes,
+            )
+            found[name] = bits_of(train(config, console=Console(quiet=True)).state)
     return found
 
 
@@ -219,5 +259,4 @@ def collectives(name, text):
 
 
 if __name__ == "__main__":
-    assert jax.device_count() == 8
     print(json.dumps({name: globals()[name]() for name in sys.argv[1:]}))
