@@ -7,6 +7,7 @@ trains; ``train`` is all of them. ``go_together`` trains several runs by one pro
 import json
 import math
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -440,6 +441,8 @@ def _found(folder: Path, *, resume: bool) -> bytes:
     Raises:
         ValueError: if it cannot, or if there should be one and is none, or the other way round.
     """
+    if re.match(r"\w\w+:/", folder.as_posix()):
+        raise ValueError(f"run folder {folder} is an address; a run is kept on local disks")
     if unreadable := {"[", "\\"} & {*folder.absolute().as_posix()}:
         # Orbax 0.12 takes the path for a pattern: it writes checkpoints that it cannot read
         raise ValueError(

@@ -215,6 +215,14 @@ def test_a_folder_with_marks_of_rich_is_printed_as_it_is(tmp_path, capsys):
         assert not (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize("out", ["s3://bucket/run", "gs://bucket/run"])
+def test_an_address_is_no_run_folder(out, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "probe/linear", "--generations=1", f"--out={out}"]) == 2
+    assert "is an address" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_the_display_has_two_lines_and_no_rate_before_there_is_one():
     terminal = Console(file=StringIO(), force_terminal=True, width=80)
     display = Display(terminal, total=10, by_steps=False, rows=[])
