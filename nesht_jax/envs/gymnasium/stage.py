@@ -8,9 +8,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
-from nesht_jax.envs.gymnasium.batch import fresh_distractors
 from nesht_jax.envs.gymnasium.pool import SyncPool
 from nesht_jax.envs.gymnasium.tasks import make
 from nesht_jax.envs.gymnasium.vector import GymnasiumVector
@@ -31,12 +30,12 @@ NO_OPENGL = (
 )
 
 
-def make_stage(task: Task, played: Float[np.ndarray, "n o"], *, seed: int) -> HostStage:
+def make_stage(task: Task, distractors: HostDistractors, *, seed: int) -> HostStage:
     """Makes one environment of a task that draws pictures.
 
     Args:
         task: task of the suite.
-        played: random play that some kinds of distractors are taken from.
+        distractors: distractors of one environment.
         seed: seed of resets and distractors.
 
     Raises:
@@ -61,7 +60,7 @@ def make_stage(task: Task, played: Float[np.ndarray, "n o"], *, seed: int) -> Ho
     return HostStage(
         task,
         GymnasiumVector(task, pool, 1, seed=seed),
-        HostDistractors(task, 1, fresh_distractors(task), played),
+        distractors,
         draw,
         seconds=1 / simulator.metadata.get("render_fps", USUAL_RATE),
         seed=seed,
