@@ -26,6 +26,9 @@ Objective = Callable[[Float[Array, " p"], Int[Array, " p"], Int[Array, ""]], Flo
 """(fitness, living entries of the kernels, generation) -> what is to be maximized, of all members.
 """
 
+SHIFT = 10.0
+"""Deviations of fitness that a target cuts in proportion: all but the few that are worse."""
+
 PROPOSALS, UPDATE, INIT = 0x5EA_0001, 0x5EA_0002, 0x5EA_0003
 """What is folded into keys for the draws of controllers: no direction has such a number."""
 
@@ -145,24 +148,25 @@ def proposal_key(state: State, every: int = 1) -> Key[Array, ""]:
 
 
 def target_edges(target: int, *, omega: float = -1.0) -> Objective:
-    """Makes the objective f · (e / target)^ω where a member has more edges e than the target.
+    """Makes the objective max(0, z + 10) (e / target)^ω where a member has more edges e.
 
-    Fitness is first shifted so that the worst is 0: of a negative f the product would reward edges.
+    z is its fitness, standardized over the members: of a negative f the product f (e / target)^ω
+    of the paper would reward edges. So at twice the target a member has to be 10 deviations better.
 
     Args:
         target: entries of the kernels that a policy may have at no cost.
         omega: ω, how much those above cost.
 
     Reference: Song et al. 2021 (arXiv 2101.07415), section 5.6, after MnasNet (arXiv 1807.11626);
-    the published code shifts by 1000.
+    the published code has f + 1000.
     """
 
     def objective(
         fitness: Float[Array, " p"], edges: Int[Array, " p"], generation: Int[Array, ""]
     ) -> Float[Array, " p"]:
-        finite = identity(fitness)
         excess = jnp.maximum(edges / target, 1.0)
-        return jnp.where(failed(fitness), fitness, (finite - finite.min()) * excess**omega)
+        worth = jnp.maximum(standardize(fitness) + SHIFT, 0.0)
+        return jnp.where(failed(fitness), fitness, worth * excess**omega)
 
     return objective
 

@@ -233,10 +233,19 @@ def test_without_a_search_the_structure_alone_is_trained():
 
 def test_a_target_costs_who_has_more():
     fitness, edges = jnp.array([-4.0, 6.0, 6.0, jnp.nan]), jnp.array([10, 64, 128, 3])
+    z = np.array([-1.0, 1.0, 1.0, -1.0])  # what failed counts as the worst
     goal = target_edges(64)(fitness, edges, jnp.int32(0))
-    np.testing.assert_allclose(goal, [0.0, 10.0, 5.0, np.nan])
+    np.testing.assert_allclose(goal, [*(z[:3] + 10) / [1, 1, 2], np.nan], rtol=1e-6)
     soft = target_edges(64, omega=-0.5)(fitness, edges, jnp.int32(0))
-    np.testing.assert_allclose(soft[2], 10 / 2**0.5, rtol=1e-6)
+    np.testing.assert_allclose(soft[2], 11 / 2**0.5, rtol=1e-6)
+    elsewhere = target_edges(64)(3 * fitness - 1e3, edges, jnp.int32(0))
+    np.testing.assert_allclose(elsewhere, goal, rtol=1e-5)
+
+
+def test_no_outlier_is_rewarded_for_its_edges():
+    fitness = jnp.zeros(400).at[0].set(-1e6)
+    goals = [target_edges(64)(fitness, jnp.full(400, e), jnp.int32(0))[0] for e in (64, 128)]
+    assert goals == [0, 0]
 
 
 def test_smallness_is_worth_what_the_schedule_says():
