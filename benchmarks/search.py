@@ -33,7 +33,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "pruning": {"search": {"space": ["edges"]}},
     "pruning+functions": {"search": {"space": ["edges", "activations"]}},
     "boolean": {"search": {"space": ["mask"]}},
-    "boolean+target": {"search": {"space": ["mask"], "target": 64}},
     "boolean-short": {"search": {"space": ["mask"]}} | SHORT,
     "boolean-short+target": {"search": {"space": ["mask"], "target": 64}} | SHORT,
     "dense": {},
