@@ -44,7 +44,7 @@ def policy_gradient(
         batch: proposals in one step, drawn without replacement; all where there are fewer.
         updates: steps after each generation.
         clip: c.
-        entropy: h, in units of standardized fitness per nat; among hundreds of decisions little is much.
+        entropy: h, in units of standardized fitness per nat: of many decisions little is much.
 
     Raises:
         ValueError: if a batch or the number of updates is not positive.
