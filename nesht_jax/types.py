@@ -211,7 +211,7 @@ class HostEvaluate(Evaluate, Protocol):
 # ------------------------------------------------------------------------------ task and policy
 
 
-DistractorKind = Literal["normal", "scaled", "slow", "marginal", "replayed"]
+DistractorKind = Literal["normal", "scaled", "slow", "driven", "marginal", "replayed"]
 """How irrelevant features behave, see ``tasks.make_task``."""
 
 

@@ -22,6 +22,7 @@ def append(
     task: Task,
     random_bits: UInt32[Array, "2"],
     step: Int[Array, ""],
+    last_action: Float[Array, " _"],
 ) -> Float[Array, " features"]:
     """Gives what a policy sees: the true observation, then N·o distractors.
 
@@ -31,6 +32,7 @@ def append(
         random_bits: bits of the episode alone, so that distractors are independent across episodes
             and features.
         step: steps done in the episode.
+        last_action: what was done in the step before, see ``no_action``.
     """
     if task.distractors == 0:
         return observation
@@ -41,8 +43,18 @@ def append(
         features = cosine * before + sine * after
     else:
         features = normal(random_bits, step, shape)
-        features = SCALE * features if task.distractor_kind == "scaled" else features
+    if task.distractor_kind == "scaled":
+        features = SCALE * features
+    if task.distractor_kind == "driven":
+        features = jnp.resize(last_action, shape) + features
     return jnp.concatenate([observation, features])
+
+
+def no_action(task: Task) -> Float[Array, " _"]:
+    """Gives the last action of an episode that begins: zeros, and none where no distractor is of
+    kind ``driven``."""
+    driven = task.distractors and task.distractor_kind == "driven"
+    return jnp.zeros(task.num_actions if driven else 0, jnp.float32)
 
 
 def slow_angle(step: Any) -> tuple[Any, Any, Any]:

@@ -23,6 +23,7 @@ class Episode(NamedTuple):
         random_bits: bits from which all is drawn on the episode's way: distractors, action noise.
         state: state of the simulator.
         observation: what the task shows now, without distractors.
+        last_action: what was done in the step before, see ``distractors.no_action``.
         steps: steps done.
         returns: undiscounted sum of rewards so far; NaN if the episode failed.
         ended: whether the step before was the last.
@@ -32,6 +33,7 @@ class Episode(NamedTuple):
     random_bits: UInt32[Array, "*envs 2 2"]
     state: Any
     observation: Float[Array, "*envs o"]
+    last_action: Float[Array, "*envs _"]
     steps: Int[Array, "*envs"]
     returns: Float[Array, "*envs"]
     ended: Bool[Array, "*envs"]

@@ -39,13 +39,20 @@ class HostDistractors:
         self._kind, self._fresh, self._played = task.distractor_kind, fresh, played
         self._segments, self._size = task.distractors, task.observation_size
         width = task.num_features - task.observation_size
+        driven = self._kind == "driven"
+        self._actions = np.zeros((num_envs, task.num_actions if driven else 0), np.float32)
         self._ends = np.zeros((2, num_envs if self._kind == "slow" else 0, width), np.float32)
         self._begun = np.zeros((num_envs, self._segments), np.int64)
 
     def keep(self, chosen: Int[np.ndarray, " rows"]) -> None:
         """Goes on with these rows alone, in this order."""
         self._ends = self._ends[:, chosen] if self._kind == "slow" else self._ends
-        self._begun = self._begun[chosen]
+        self._begun, self._actions = self._begun[chosen], self._actions[chosen]
+
+    def acted(self, rows: Int[np.ndarray, " rows"], actions: Float[np.ndarray, "rows a"]) -> None:
+        """Is told what these rows have done in the step before the next draw."""
+        if self._kind == "driven":
+            self._actions[rows] = actions
 
     def draw(
         self, stream: np.random.BitGenerator, rows: Int[np.ndarray, " rows"], step: int
@@ -63,6 +70,8 @@ class HostDistractors:
                 return SCALE * self._fresh(stream, shape)
             case "slow":
                 return self._slow(stream, rows, step, shape)
+            case "driven":
+                return self._driven(stream, rows, step, shape)
             case "marginal":
                 return self._marginal(stream, shape)
             case "replayed":
@@ -78,6 +87,15 @@ class HostDistractors:
             before[rows] = after[rows] if step else self._fresh(stream, shape)
             after[rows] = self._fresh(stream, shape)
         return np.float32(cosine) * before[rows] + np.float32(sine) * after[rows]
+
+    def _driven(
+        self, stream: np.random.BitGenerator, rows: Any, step: int, shape: tuple[int, int]
+    ) -> Float[np.ndarray, "rows distractors"]:
+        features = self._fresh(stream, shape)
+        if step == 0:
+            return features
+        actions = self._actions[rows]
+        return actions[:, np.arange(shape[1]) % actions.shape[1]] + features
 
     def _marginal(
         self, stream: np.random.BitGenerator, shape: tuple[int, int]

@@ -49,6 +49,7 @@ class HostStage:
         """One step."""
         after = self._vector.step(action[None], np.zeros(1, np.int64))
         self._steps += 1
+        self._distractors.acted(np.zeros(1, np.int64), action[None])
         over = bool(after.terminated[0] or after.truncated[0])
         return self._seen(after.observation), float(after.reward[0]), over
 

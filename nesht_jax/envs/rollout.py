@@ -12,7 +12,8 @@ from nesht_jax.es.noise import normal
 from nesht_jax.types import Evaluate, Evaluation, Moments, Params, Policy, Population, Task
 
 Act = Callable[..., tuple[Float[Array, " features"], Float[Array, " a"]]]
-"""``(params, moments, observation, random_bits, step) -> (what the policy sees, action)``."""
+"""``(params, moments, observation, random_bits, step, last_action) -> (what the policy sees, its
+action)``."""
 
 
 def make_act(task: Task, policy: Policy, *, action_noise: float) -> Act:
@@ -29,8 +30,9 @@ def make_act(task: Task, policy: Policy, *, action_noise: float) -> Act:
         observation: Float[Array, " o"],
         random_bits: UInt32[Array, "2 2"],
         step: Int[Array, ""],
+        last_action: Float[Array, " _"],
     ) -> tuple[Float[Array, " features"], Float[Array, " a"]]:
-        seen = distractors.append(observation, task, random_bits[0], step)
+        seen = distractors.append(observation, task, random_bits[0], step, last_action)
         action = distractors.act(
             policy.apply(params, moments, seen),
             normal(random_bits[1], step, (normals,)),
@@ -102,8 +104,16 @@ def make_pure_evaluate(
         )
         state, observation = reset(reset_key)
         random_bits = jax.random.bits(stream_key, (2, 2), jnp.uint32)
-        steps, returns, ended = jnp.int32(0), jnp.float32(0), jnp.asarray(False)
-        return Episode(number, random_bits, state, observation, steps, returns, ended)
+        return Episode(
+            number,
+            random_bits,
+            state,
+            observation,
+            last_action=distractors.no_action(task),
+            steps=jnp.int32(0),
+            returns=jnp.float32(0),
+            ended=jnp.asarray(False),
+        )
 
     def evaluate(
         key: Key[Array, ""],
@@ -155,7 +165,14 @@ def make_step(
         moments: Moments | None,
         horizon: Int[Array, ""] | None = None,
     ) -> tuple[Episode, Float[Array, " features"]]:
-        seen, action = act(params, moments, episode.observation, episode.random_bits, episode.steps)
+        seen, action = act(
+            params,
+            moments,
+            episode.observation,
+            episode.random_bits,
+            episode.steps,
+            episode.last_action,
+        )
         after = simulate(episode.state, action)
         shown = jnp.isfinite(episode.observation).all()
         failed = ~shown | ~jnp.isfinite(after.reward)
@@ -164,6 +181,7 @@ def make_step(
         moved = episode._replace(
             state=after.state,
             observation=after.observation,
+            last_action=action[: episode.last_action.size],
             steps=steps,
             returns=jnp.where(failed, jnp.nan, episode.returns + after.reward),
             ended=after.terminated | (steps >= last) | failed,

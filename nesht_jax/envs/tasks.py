@@ -40,9 +40,10 @@ def make_task(
         distractors: N; after the true observation come N times as many irrelevant features.
         distractor_kind: how they behave. ``"normal"``: N(0, 1), fresh at every step, or uniform
             bytes where the task shows bytes, which has no other kind. ``"scaled"``: of standard
-            deviation 10. ``"slow"``: N(0, 1) that change within 20 steps. Of suites on the host
-            also ``"marginal"``: each feature a value that its true twin shows at some step of
-            random play, drawn anew; and ``"replayed"``: whole observations of other episodes of
+            deviation 10. ``"slow"``: N(0, 1) that change within 20 steps. ``"driven"``: components
+            of the last action, one after another, plus N(0, 1); of continuous actions. Of suites on
+            the host also ``"marginal"``: each feature a value that its true twin shows at some step
+            of random play, drawn anew; and ``"replayed"``: whole observations of other episodes of
             random play, step by step.
         horizon: steps after which an episode is cut; the task's own if None.
         options: options of the simulator behind the suite, by its own names.
@@ -81,6 +82,8 @@ def _checked_kind(task: Task, suite: Suite, kind: str) -> DistractorKind:
     kinds = get_args(DistractorKind)
     if kind not in kinds:
         raise ValueError(f"distractor_kind must be one of {', '.join(kinds)}, got {kind!r}")
+    if kind == "driven" and task.discrete:
+        raise ValueError(f"distractor_kind driven is of actions that are not a choice: {task.name}")
     if kind in ("marginal", "replayed") and suite.reference_observations is None:
         raise ValueError(
             f"distractor_kind {kind} needs random play, which {task.name} has not; envpool/* and "

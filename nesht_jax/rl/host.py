@@ -84,6 +84,8 @@ class HostInteraction:
         self._step += 1
         self._steps += 1
         self._returns += after.reward
+        if self._distractors is not None:
+            self._distractors.acted(ids, np.asarray(played))
         self._look(ids, after.observation)
         experience = Experience(
             observation=before,

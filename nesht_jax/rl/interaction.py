@@ -104,13 +104,15 @@ def make_interaction(task: Task, agent: Agent, *, num_envs: int) -> Interaction:
         random_bits = jax.random.bits(bits_key, (2,), jnp.uint32)
         simulator, observation = reset(reset_key)
         steps, returns = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32)
-        seen = distractors.append(observation, task, random_bits, steps)
+        idle = distractors.no_action(task)
+        seen = distractors.append(observation, task, random_bits, steps, idle)
         return Episode(key, number, random_bits, simulator, seen, steps, returns)
 
     def move(episode: Episode, action: Float[Array, " a"]) -> tuple[Episode, Experience]:
-        after = simulate(episode.simulator, within_bounds(task, action))
+        done = within_bounds(task, action)
+        after = simulate(episode.simulator, done)
         steps = episode.steps + 1
-        seen = distractors.append(after.observation, task, episode.random_bits, steps)
+        seen = distractors.append(after.observation, task, episode.random_bits, steps, done)
         cut = jnp.asarray(False) if task.horizon is None else steps >= task.horizon
         experience = Experience(
             observation=episode.observation,

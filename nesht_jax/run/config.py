@@ -480,8 +480,9 @@ class Config(Section):
         distractors: N of ×N: N times as many irrelevant features follow the true observation,
             N(0, 1) or, where the task shows bytes, uniform on 0 ... 255.
         distractor_kind: how these behave: "normal", fresh at every step; "scaled", of standard
-            deviation 10; "slow", N(0, 1) that change within 20 steps; "marginal", each a value of
-            its true twin in random play; "replayed", observations of other episodes.
+            deviation 10; "slow", N(0, 1) that change within 20 steps; "driven", components of the
+            last action plus N(0, 1); "marginal", each a value of its true twin in random play;
+            "replayed", observations of other episodes.
         horizon: steps after which an episode is cut; the task's own if null.
         horizon_growth: factor by which the horizon of training grows every horizon_growth_every
             generations, up to that of evaluations or, if that is null, the task's own.
@@ -511,7 +512,9 @@ class Config(Section):
     task: str
     task_options: dict[str, Any] = field(default_factory=dict)
     distractors: int = 0
-    distractor_kind: Literal["normal", "scaled", "slow", "marginal", "replayed"] = "normal"
+    distractor_kind: Literal["normal", "scaled", "slow", "driven", "marginal", "replayed"] = (
+        "normal"
+    )
     horizon: int | None = None
     horizon_growth: float = 1.0
     horizon_growth_every: int = 100

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nesht_jax.envs.distractors import PERIOD, act, append, num_action_normals
+from nesht_jax.envs.distractors import PERIOD, act, append, no_action, num_action_normals
 from nesht_jax.envs.host import normals
 from nesht_jax.envs.host_distractors import HostDistractors
 from nesht_jax.envs.rollout import make_act
@@ -21,6 +21,7 @@ STANDARD_ERRORS = 4
 
 KEY = jax.random.key(0)
 OBSERVATION = jnp.array([3.0, -4.0])
+LAST_ACTION = jnp.array([0.5, -0.2])
 BITS = jax.random.bits(jax.random.key(11), (2, 2), jnp.uint32)
 
 
@@ -43,7 +44,8 @@ def distracted(number, kind="normal"):
 def features(bits, steps, kind="normal"):
     """What is seen in episodes of these bits, at these steps: [episodes, steps, features]."""
     task = distracted(2, kind)
-    of_episode = jax.vmap(lambda bits, t: append(OBSERVATION, task, bits, t), (None, 0))
+    last = jnp.resize(LAST_ACTION, no_action(task).shape)
+    of_episode = jax.vmap(lambda bits, t: append(OBSERVATION, task, bits, t, last), (None, 0))
     return jax.jit(jax.vmap(of_episode, (0, None)))(bits, steps)
 
 
@@ -60,7 +62,9 @@ def test_the_true_observation_comes_first_untouched():
 
 
 def test_without_distractors_the_observation_is_all():
-    np.testing.assert_array_equal(append(OBSERVATION, BODY, BITS[0], jnp.int32(0)), OBSERVATION)
+    np.testing.assert_array_equal(
+        append(OBSERVATION, BODY, BITS[0], jnp.int32(0), no_action(BODY)), OBSERVATION
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,16 @@ def test_distractors_are_fresh_each_step_and_episode():
 
 def test_scaled_distractors_are_ten_times_as_large():
     np.testing.assert_allclose(drawn("scaled"), 10 * drawn(), rtol=1e-6)
+
+
+def test_driven_distractors_are_normal_about_the_last_action():
+    about = np.tile(LAST_ACTION, 2)
+    np.testing.assert_allclose(drawn("driven") - about, drawn(), atol=1e-6)
+
+
+def test_where_no_distractor_is_driven_no_action_is_remembered():
+    assert [no_action(distracted(n, k)).size for n, k in ((1, "driven"), (1, "slow"))] == [2, 0]
+    assert no_action(distracted(0, "driven")).size == 0
 
 
 # ------------------------------------------------------------------------------- kinds on the host
@@ -129,6 +143,19 @@ def test_normal_and_scaled_distractors_on_the_host_differ_in_scale():
     assert abs(hosted("normal").std() - 1) < STANDARD_ERRORS / np.sqrt(2 * 20_000)
 
 
+def test_driven_distractors_on_the_host_are_normal_about_the_last_action_of_their_row():
+    sources = [HostDistractors(distracted(2, k), 3, normals, PLAY) for k in ("driven", "normal")]
+    actions = np.array([[0.5, -0.2], [1, 0], [0.3, 0.1]], np.float32)
+    streams = [np.random.SFC64(5) for _ in sources]
+    for step, rows in enumerate(np.array([[0, 1, 2], [2, 0, 1]])):
+        found, bare = (
+            source.draw(stream, rows, step) for source, stream in zip(sources, streams, strict=True)
+        )
+        expected = np.tile(actions[rows], (1, 2)) if step else 0
+        np.testing.assert_allclose(found - bare, expected * np.ones((3, 4)), atol=1e-6)
+        sources[0].acted(np.arange(3), actions)
+
+
 PLAY = np.stack([np.arange(16.0), 100 + np.arange(16.0)], axis=1)
 """Sixteen observations of two features, none of whose values repeats."""
 
@@ -154,12 +181,13 @@ def test_replayed_distractors_are_other_episodes_step_by_step():
     assert (begun[:, 0] != begun[:, 1]).mean() > 0.8
 
 
-@pytest.mark.parametrize("kind", ["slow", "replayed"])
+@pytest.mark.parametrize("kind", ["slow", "driven", "replayed"])
 def test_rows_that_are_kept_go_on(kind):
     task, chosen = distracted(2, kind), np.array([7, 2, 2])
     kept, whole = (HostDistractors(task, 9, normals, PLAY) for _ in range(2))
     for source in (kept, whole):
         source.draw(np.random.SFC64(1), np.arange(9), 0)
+        source.acted(np.arange(9), np.linspace(-1, 1, 18, dtype=np.float32).reshape(9, 2))
     kept.keep(chosen)
     went_on = kept.draw(np.random.SFC64(2), np.arange(3), 1)
     np.testing.assert_array_equal(went_on, whole.draw(np.random.SFC64(2), chosen, 1))
@@ -182,9 +210,31 @@ def test_suites_show_every_kind(suite, kind):
 
 
 @pytest.mark.parametrize(
+    "name", ["gymnasium/Pendulum-v1", "envpool/Hopper-v5", "gymnax/Pendulum-v1"]
+)
+def test_suites_show_what_was_done_a_step_ago(name):
+    """A policy always says the same, beyond the bounds of its last action; robots fall in turn."""
+    task = make_task(name, distractors=2, distractor_kind="driven", horizon=60)
+    said, size = jnp.linspace(3, 0.3, task.num_actions), task.observation_size
+    policy = still(task)._replace(apply=lambda *_: said, uses_moments=True)
+    evaluate = make_evaluate(task, policy, num_members=64)
+    played = evaluate(KEY, replicate(policy.init(KEY)), Moments.empty(task.num_features))
+    number = int(played.observed.number)
+    done = np.clip(said, task.action_low, task.action_high)
+    expected = (1 - 64 / number) * np.resize(done, 2 * size)  # the first step of each has done none
+    error = STANDARD_ERRORS / np.sqrt(number)
+    np.testing.assert_allclose(played.observed.mean[size:], expected, atol=error)
+
+
+@pytest.mark.parametrize(
     "name, kind, match",
     [
-        ("probe/linear", "slowly", "must be one of normal, scaled, slow, marginal, replayed"),
+        (
+            "probe/linear",
+            "slowly",
+            "must be one of normal, scaled, slow, driven, marginal, replayed",
+        ),
+        ("envpool/CartPole-v1", "driven", "are not a choice: envpool/CartPole-v1"),
         ("probe/linear", "replayed", "needs random play, which probe/linear has not"),
         ("envpool/Pong-v5", "slow", "is of features, and envpool/Pong-v5 shows images"),
     ],
@@ -275,7 +325,8 @@ def actions(bound, action_noise, steps=2000):
     task = task_of([-bound], [bound])
     policy = still(task)
     acting = make_act(task, policy, action_noise=action_noise)
-    step = jax.vmap(lambda t: acting(policy.init(KEY), None, OBSERVATION, BITS, t)[1])
+    params, idle = policy.init(KEY), no_action(task)
+    step = jax.vmap(lambda t: acting(params, None, OBSERVATION, BITS, t, idle)[1])
     return np.asarray(step(jnp.arange(steps)))[:, 0]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from nesht_jax.envs.distractors import append
+from nesht_jax.envs.distractors import append, no_action
 from nesht_jax.envs.rollout import episode_keys, make_act, make_pure_evaluate
 from nesht_jax.envs.suite import Environment, Transition
 from nesht_jax.envs.tasks import make_evaluate, make_task
@@ -238,7 +238,7 @@ MASKED = {
 def masked(task, stacked, *, episodes_per_member):
     """Every episode steps to the horizon, and dead steps count for nothing."""
     act = make_act(task, linear(task, uses_moments=True), action_noise=0.0)
-    moments = Moments.empty(task.num_features)
+    moments, idle = Moments.empty(task.num_features), no_action(task)
     reset, simulate = jax.jit(task.simulator.reset), jax.jit(task.simulator.step)
 
     def episode(i, e):
@@ -247,7 +247,7 @@ def masked(task, stacked, *, episodes_per_member):
 
         def step(carry, t):
             state, observation, alive = carry
-            seen, action = act(pick(stacked, i), moments, observation, random_bits, t)
+            seen, action = act(pick(stacked, i), moments, observation, random_bits, t, idle)
             after = simulate(state, action)
             carry = (after.state, after.observation, alive & ~after.terminated)
             return carry, (after.reward * alive, seen, alive)

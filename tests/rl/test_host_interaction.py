@@ -19,8 +19,8 @@ def at_random(key, seen):
     return jax.random.normal(key, (2, 2))
 
 
-def played(task, *, vector_seed=3, parts=(STEPS,)):
-    agent = recorder(task, at_random)
+def played(task, *, act=at_random, vector_seed=3, parts=(STEPS,)):
+    agent = recorder(task, act)
     vector = make_vector(task, num_envs=2, seed=vector_seed)
     drawn = make_distractors(task, num_envs=2)
     interaction = HostInteraction(task, agent, vector, seed=1, distractors=drawn)
@@ -87,6 +87,13 @@ def test_distractors_go_on_within_an_episode(kind, deviation, suite):
     assert abs(features.std() / deviation - 1) < 0.15
     moves = np.abs(np.diff(features, axis=0))[~over].mean()
     assert (moves < 0.4) == (kind == "slow")
+
+
+def test_driven_distractors_follow_the_action_that_was_played():
+    task = make_task("gymnasium/Pendulum-v1", distractors=2, distractor_kind="driven")
+    experience, _ = played(task, act=lambda key, seen: 2 * jax.random.normal(key, (2, 1)))
+    noise = experience.next_observation[..., 3:] - np.clip(experience.action, -2, 2)
+    assert abs(noise.mean()) < 0.2 and abs(noise.std() - 1) < 0.2
 
 
 @pytest.mark.parametrize("suite", ["gymnasium", "envpool"])

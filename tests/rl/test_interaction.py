@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rl_helpers import CARTPOLE, KEY, recorder
 
+from nesht_jax.envs.distractors import no_action
 from nesht_jax.envs.probe import LINEAR_WEIGHTS
 from nesht_jax.envs.rollout import make_act
 from nesht_jax.envs.tasks import make_task
@@ -125,10 +126,18 @@ def test_distractors_are_those_of_a_rollout(kind):
     for env in range(2):
         episode = jax.tree.map(lambda x, env=env: x[env], envs.episodes)
         bits = jnp.stack([episode.random_bits] * 2)
-        seen, _ = act(policy.init(KEY), None, episode.observation[:4], bits, episode.steps)
+        shown, steps, idle = episode.observation[:4], episode.steps, no_action(task)
+        seen, _ = act(policy.init(KEY), None, shown, bits, steps, idle)
         np.testing.assert_allclose(episode.observation, seen, rtol=1e-5, atol=1e-6)
     features = experience.observation[..., 4:].ravel()
     assert abs(features.mean()) < 0.3 and abs(features.std() - 1) < 0.3
+
+
+def test_driven_distractors_follow_the_action_that_was_played():
+    task = make_task("gymnax/Pendulum-v1", distractors=2, distractor_kind="driven")
+    experience, _, _ = played(task, lambda key, seen: 2 * jax.random.normal(key, (2, 1)))
+    noise = experience.next_observation[..., 3:] - np.clip(experience.action, -2, 2)
+    assert abs(noise.mean()) < 0.2 and abs(noise.std() - 1) < 0.2
 
 
 def test_actions_are_learned_as_said_and_played_within_bounds():

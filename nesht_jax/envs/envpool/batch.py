@@ -101,6 +101,7 @@ class HalfBatch:
             self._keep(~failed)
             action = action[~failed]
         if self.living.size:
+            self._distractors.acted(self._rows, action)
             self._vector.send(action, self._ids[self.living])
 
     def _keep(self, alive: Bool[np.ndarray, " living"]) -> None:

@@ -71,6 +71,7 @@ class EpisodeBatch:
         ended = failed
         if playing.size:
             after = self._vector.step(action[playing], playing)
+            self._distractors.acted(playing, action[playing])
             paid = np.isfinite(after.reward)
             episodes = self.episode[playing]
             self.returns[episodes] += np.where(paid, after.reward, np.nan)
