@@ -55,6 +55,7 @@ METHODS = {
     "select": ["select"],
     "select_growing": ["select", GROWING],
     "select_fast": ["select", FAST],
+    "select_ever": ["select", GROWING, {"sparsity": {"end": None}}],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
     "rows": ["select", {"sparsity": ROWS}],
     "rows_dense": ["select", {"sparsity": ROWS | {"explore": 1.0}}],
@@ -83,6 +84,7 @@ RIVAL = "nes"
 YARDSTICKS = {
     "nes_growing": "nes_growing",
     "select_growing": "nes_growing",
+    "select_ever": "nes_growing",
     "nes_fast": "nes_fast",
     "select_fast": "nes_fast",
 }
