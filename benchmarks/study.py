@@ -79,17 +79,16 @@ METHODS = {
 two learn by policy gradients, as a mark from outside."""
 
 RIVAL = "nes"
-"""The method that the others are compared with."""
+"""The method that the others are compared with, where ``RIVALS`` names no other."""
 
-YARDSTICKS = {
+RIVALS = {
     "nes_growing": "nes_growing",
     "select_growing": "nes_growing",
     "select_ever": "nes_growing",
     "nes_fast": "nes_fast",
     "select_fast": "nes_fast",
 }
-"""Methods whose return without distractors is a retained fraction of 1, where it is not ``RIVAL``:
-NES with the same horizons and the same step size."""
+"""What methods with other horizons or another step size are compared with: NES with the same."""
 
 SELECTING = ("select", "select_growing", "select_fast")
 """Methods that tell which inputs are useful, the first that was trained without distractors."""
@@ -148,7 +147,7 @@ def summarize(rows: list[Row]) -> list[Row]:
     """Sums up the seeds of every (task, distractors, kind, method).
 
     The retained fraction is (R - R_begin) / (R_0 - R_begin): R_begin is the return of the policy
-    that training begins with, R_0 that of NES without distractors, see ``YARDSTICKS``. Recall is of
+    that training begins with, R_0 that of NES without distractors. Recall is of
     the inputs that at least half of the runs of ``SELECTING`` without distractors read.
     """
     groups: dict[Key, list[Row]] = {}
@@ -165,9 +164,9 @@ def _place(key: Key) -> tuple[Any, ...]:
 def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
     runs, alone = groups[key], key._replace(distractors="0", kind="normal")
     returns = _returns(runs)
-    full = YARDSTICKS.get(key.method, RIVAL)
-    yardstick = _returns(groups.get(alone._replace(method=full), []))
-    rival = _returns(groups.get(key._replace(method=RIVAL), []))
+    nes = RIVALS.get(key.method, RIVAL)
+    yardstick = _returns(groups.get(alone._replace(method=nes), []))
+    rival = _returns(groups.get(key._replace(method=nes), []))
     selecting = [groups.get(alone._replace(method=name), []) for name in SELECTING]
     useful = _useful(next(filter(None, selecting), []))
     read = [set(map(int, str(run["inputs"]).split())) for run in runs]
@@ -185,7 +184,7 @@ def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
         "retained": retained,
         "retained_low": low,
         "retained_high": high,
-        "p_against_nes": "" if key.method == RIVAL else _p_value(returns, rival),
+        "p_against_nes": "" if key.method == nes else _p_value(returns, rival),
         "recall": round(fmean(len(r & useful) / len(useful) for r in read), 2) if useful else "",
         "false_share": round(fmean(share), 2),
         "true_read": round(fmean(float(run["true_read"]) for run in runs), 1),
