@@ -108,10 +108,12 @@ def dump(config: Config) -> str:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Replaces a file whole: a kill in the middle leaves the old one."""
+    """Replaces a file whole: a kill or a power cut in the middle leaves the old one."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with open(beside, "xb") as file:  # never through a link that somebody laid there
         file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(beside, path)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 import warnings
 from dataclasses import is_dataclass, replace
 from itertools import product
@@ -39,7 +40,7 @@ from nesht_jax.run.fields import checked, leaves
 from nesht_jax.run.names import synonym
 from nesht_jax.run.optimizer import build_projection, optimizers
 from nesht_jax.run.settings import read_command
-from nesht_jax.run.yaml import config_of, dump, parse, read, read_config
+from nesht_jax.run.yaml import config_of, dump, parse, read, read_config, write
 from nesht_jax.sparse.distribution import erdos_renyi_kernel
 from nesht_jax.sparse.top_k import num_kept
 
@@ -561,3 +562,12 @@ def test_every_option_has_help(part):
 @pytest.mark.parametrize("name", ["lr", "env", "popsize", "noise", "slots", "threshold.sparsity"])
 def test_common_names_are_ours_by_another_name(name):
     assert synonym(name) in leaves(Config)
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old(tmp_path, monkeypatch):
+    told = []
+    sync, move = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda f: told.append(os.fstat(f).st_size) or sync(f))
+    monkeypatch.setattr(os, "replace", lambda a, b: told.append(Path(b).name) or move(a, b))
+    write(tmp_path / "config.yaml", "seed: 1")
+    assert told == [len("seed: 1"), "config.yaml"]
