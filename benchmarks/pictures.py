@@ -126,10 +126,13 @@ STUDIED = {
 
 
 def study(path: Path) -> None:
-    """Return on the way of training among N(0, 1) distractors, a line a seed."""
+    """Return on the way of training among N(0, 1) distractors, a line a seed: of tasks that were
+    trained among every number of them."""
     rows = [r for r in rows_of(HERE / "study.csv") if r["kind"] == "normal"]
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
     numbers = sorted({int(row["distractors"]) for row in rows})
+    tried = {(row["task"], int(row["distractors"])) for row in rows}
+    named = dict.fromkeys(row["task"] for row in rows)
+    tasks = [task for task in named if all((task, number) in tried for number in numbers)]
     figure = Figure(figsize=(2.7 * len(numbers), 2.5 * len(tasks)), layout="constrained")
     panels = figure.subplots(len(tasks), len(numbers), squeeze=False, sharex=True, sharey="row")
     for (i, task), (j, number) in itertools.product(enumerate(tasks), enumerate(numbers)):

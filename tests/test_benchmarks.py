@@ -21,6 +21,8 @@ SMALL = {
     "ceiling": "--tasks probe/linear --num_members 4 --warm_up 1 --rounds 2 --seconds 0.1",
     "convolutions": "--num_members 2 --repeats 1",
     "low_rank": "--widths 32 --ranks 1 --num_envs 2 --num_members 4 --repeats 1",
+    "moved": "--task probe/linear --distractors 2 --methods nes --seeds 1 --steps 1e4 --episodes 2 "
+    "--runs runs",
     "quickstart": "--steps 3000 --seeds 1 --episodes 2 --runs runs",
     "study": "--tasks probe/linear --distractors 0 2 --kinds slow --methods nes select --seeds 1 2 "
     "--steps 1e4 --episodes 2 --runs runs",
