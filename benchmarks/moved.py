@@ -44,7 +44,8 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[Row, Config]]:
         for distractors in options.distractors:
             for method in options.methods:
                 config = settings(method, options.task, distractors, int(options.steps))
-                named = dict(zip(NAMES, (options.task, distractors, method, seed), strict=True))
+                values = options.task, distractors, method, seed
+                named: Row = dict(zip(NAMES, values, strict=True))
                 config = replace(config, seed=seed)
                 folder = options.runs / f"{config.folder.name}-{method}-moved"
                 yield named, replace(config, out=str(folder))
