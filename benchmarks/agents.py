@@ -23,7 +23,7 @@ from nesht_jax import make_config, make_task
 from nesht_jax.policy.size import dense_twin
 from nesht_jax.report.statistics import bootstrap_interval, iqm
 from nesht_jax.run.config import Config
-from nesht_jax.run.train import Result
+from nesht_jax.run.result import Result
 
 METHODS = ["dense", "twin", "static", "set", "rigl", "pruning"]
 """Dense; a dense network of as many weights as a sparse one has; and the sparse methods."""

@@ -30,8 +30,8 @@ from nesht_jax.run.build import build, build_task
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run, make_play, projected
 from nesht_jax.run.load import load
+from nesht_jax.run.result import Result
 from nesht_jax.run.sweep import sweep
-from nesht_jax.run.train import Result
 from nesht_jax.types import Moments, Params, Policy, Task
 
 SEED = 2**16

@@ -13,8 +13,8 @@ from measuring import Row, Table, commit
 from nesht_jax.run.build import build
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run, projected
+from nesht_jax.run.result import Result
 from nesht_jax.run.sweep import trained
-from nesht_jax.run.train import Result
 
 POINTS = 20
 """Evaluations of a run that its row tells, evenly spaced among all."""

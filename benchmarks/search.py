@@ -22,7 +22,7 @@ from tables import rows_of
 from nesht_jax import make_config, make_task
 from nesht_jax.policy.size import size_of
 from nesht_jax.run.config import Config
-from nesht_jax.run.train import Result
+from nesht_jax.run.result import Result
 from nesht_jax.run.yaml import merge
 
 SHORT = {"horizon_growth": 1.0}

@@ -19,8 +19,8 @@ from nesht_jax.report.statistics import segment_ratio
 from nesht_jax.run.build import build_policy, build_task
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.result import Result
 from nesht_jax.run.sweep import sweep
-from nesht_jax.run.train import Result
 
 LAST = 10
 """Evaluations at the end of training that are averaged."""

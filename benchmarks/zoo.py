@@ -21,9 +21,9 @@ from nesht_jax.run.policies import best_of, read_arrays
 from nesht_jax.run.provenance import NAME as SITTINGS
 from nesht_jax.run.provenance import read_sittings
 from nesht_jax.run.report import gather
+from nesht_jax.run.result import Result
 from nesht_jax.run.settings import make_config
 from nesht_jax.run.sweep import trained
-from nesht_jax.run.train import Result
 from nesht_jax.run.yaml import dump
 from nesht_jax.run.zoo import ZOO, Card
 

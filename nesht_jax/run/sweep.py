@@ -15,7 +15,8 @@ from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import build_policy, build_task, traceable
 from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import differences
-from nesht_jax.run.train import Result, go_together, prepared, start
+from nesht_jax.run.result import Result
+from nesht_jax.run.train import go_together, prepared, start
 from nesht_jax.run.yaml import read_config
 
 

@@ -6,30 +6,20 @@ trains; ``train`` is all of them. ``go_together`` trains several runs by one pro
 
 import json
 import math
-import os
-import re
-import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
 from signal import Signals
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 from rich.console import Console
 
-from nesht_jax.policy.policy import segment_norms
-from nesht_jax.report import figures, notebook
-from nesht_jax.report.reading import Reading
-from nesht_jax.report.rows import Row, read_rows
-from nesht_jax.report.wiring import Proposed, Wiring, search_picture, wiring_picture
+from nesht_jax.report.rows import Row
 from nesht_jax.rl.agent import Agent
 from nesht_jax.run import processes
 from nesht_jax.run.agent import Advance, RunState, make_advance
@@ -47,9 +37,10 @@ from nesht_jax.run.build import (
     traceable,
     with_values,
 )
-from nesht_jax.run.checkpoint import Checkpoints, Saved, packed, unpacked
+from nesht_jax.run.checkpoint import Checkpoints
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import EvaluateCenter, make_evaluate_center, projected
+from nesht_jax.run.folder import found, make_folder, restored
 from nesht_jax.run.generations import (
     MOST_GENERATIONS_A_CALL,
     MOST_STEPS,
@@ -57,15 +48,12 @@ from nesht_jax.run.generations import (
     make_run_generations,
 )
 from nesht_jax.run.interrupt import Stop, stop_signals
-from nesht_jax.run.policies import NAME as POLICIES
-from nesht_jax.run.policies import Learned, Policies, read_arrays
+from nesht_jax.run.policies import Learned, Policies
 from nesht_jax.run.provenance import Sitting, versions
-from nesht_jax.run.reading import reading, size_in_words, wiring
 from nesht_jax.run.record import Display, Metrics, by_generation
-from nesht_jax.run.robot import NAME as ROBOT
-from nesht_jax.run.robot import robot
+from nesht_jax.run.result import Result, conclude
 from nesht_jax.run.track import check_installed
-from nesht_jax.run.yaml import dump, read_config, write
+from nesht_jax.run.yaml import dump, write
 from nesht_jax.types import Evaluate, HostEvaluate, Params
 
 CALL_SECONDS = 0.5
@@ -76,39 +64,6 @@ OnEvaluation = Callable[[Row], object]
 
 Projected = Callable[[RunState], tuple[Params, Float[Array, ""], Float[Array, " e"] | None]]
 """State -> policy as sparse as the method makes it, its sparsity, and ``edge_frequency``."""
-
-
-class Result(NamedTuple):
-    """What a run came to.
-
-    A notebook shows it as one sentence, the law of the policy and the pictures.
-
-    Attributes:
-        folder: run folder, where everything lies.
-        config: config of the run.
-        state: state after the last generation; ``state.params`` is the center.
-        rows: metrics, one row a generation; row 0 is the evaluation before the first.
-        interrupted: signal that ended the run early, if one did.
-        reading: what the policy reads, as sparse as its method makes it; None of images.
-        size: what the policy takes to write down, in words; empty where it is as large as usual.
-    """
-
-    folder: Path
-    config: Config
-    state: RunState
-    rows: list[Row]
-    interrupted: Signals | None
-    reading: Reading | None = None
-    size: str = ""
-
-    def __repr__(self) -> str:
-        return f"<Result {self.folder}, {self._sentence()}>"
-
-    def _repr_html_(self) -> str:
-        return notebook.fragment(self._sentence(), self.reading, self.folder)
-
-    def _sentence(self) -> str:
-        return notebook.sentence(self.config.task, self.rows, self.reading)
 
 
 def train(
@@ -251,18 +206,10 @@ class Run:
 
     def result(self, interrupted: Signals | None) -> Result:
         """Reads what the run came to, and draws it."""
-        config, experiment, state = self.config, self.experiment, processes.local(self.state)
-        params, _ = projected(experiment, state)
-        reads = reading(config, experiment.task, experiment.policy, params)
-        wires = wiring(config, experiment.task, experiment.policy, params)
-        words = size_in_words(config, experiment.policy, params) if wires else ""
-        result = Result(config.folder, config, state, self.rows, interrupted, reads, words)
-        if not self._writes:
-            return result
-        _draw(config, experiment, result, params)
-        if wires is not None:
-            _draw_search(config, result, wires)
-        return result
+        state = processes.local(self.state)
+        return conclude(
+            self.config, self.experiment, state, self.rows, interrupted, draws=self._writes
+        )
 
 
 @pinned()
@@ -405,14 +352,14 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         processes.check_same("the config", dump(replace(config, out=None)))
     if config.track:
         check_installed(config.track)
-    found = processes.from_writer(lambda: _found(folder, resume=resume))
+    shares = processes.from_writer(lambda: found(folder, resume=resume))
     if resume and config.shares is None:
-        config = replace(config, shares=int(found) or 1)
+        config = replace(config, shares=int(shares) or 1)
     experiment = build(config)
     config, steps, has_row_0 = replace(experiment.config, out=str(folder)), 0, False
     experiment = experiment._replace(config=config)
     if resume:
-        saved, has_row_0 = _restored(config, experiment.state)
+        saved, has_row_0 = restored(config, experiment.state)
         experiment, steps = experiment._replace(state=saved.state), saved.steps
     generation = int(experiment.state.generation)
     policies = Policies(folder, generation=generation) if processes.is_writer() else None
@@ -435,28 +382,6 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
     )
 
 
-def _found(folder: Path, *, resume: bool) -> bytes:
-    """Looks whether a run can be in this folder; of one that is there, the number of its shares.
-
-    Raises:
-        ValueError: if it cannot, or if there should be one and is none, or the other way round.
-    """
-    if re.match(r"\w\w+:/", folder.as_posix()):
-        raise ValueError(f"run folder {folder} is an address; a run is kept on local disks")
-    if unreadable := {"[", "\\"} & {*folder.absolute().as_posix()}:
-        # Orbax 0.12 takes the path for a pattern: it writes checkpoints that it cannot read
-        raise ValueError(
-            f"run folder {folder} has {' and '.join(sorted(unreadable))} in its path, from which "
-            "no checkpoint can be read; choose another by --out"
-        )
-    if resume and not folder.is_dir():
-        raise ValueError(f"there is no run folder {folder}")
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(exists_already(folder))
-    # nothing is made of what is there: the caller has read it, and trusts it
-    return str((resume and read_config(folder, trust=True).shares) or 0).encode()
-
-
 def _training(
     config: Config, experiment: Experiment
 ) -> tuple[Evaluate | Advance, Callable[[], object]]:
@@ -468,99 +393,3 @@ def _training(
         return make_advance(config, experiment.task, experiment.algorithm, seed=seed)
     evaluate = build_training(config, experiment)
     return evaluate, evaluate.close if isinstance(evaluate, HostEvaluate) else lambda: None
-
-
-def exists_already(folder: Path) -> str:
-    """The sentence for a run folder that is there."""
-    return (
-        f"run folder {folder} exists; go on with it by --resume {folder}, or choose another by "
-        "--out"
-    )
-
-
-def make_folder(folder: Path, config: Config) -> None:
-    """Makes a run folder with its config in it, whole or not at all, and only if there is none.
-
-    Raises:
-        ValueError: if it is there, or cannot be made.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:50]}."))
-        made.chmod(0o755)
-        write(made / "config.yaml", dump(replace(config, out=None)))
-    except OSError as error:
-        raise ValueError(f"run folder {folder} cannot be made: {error.strerror}") from error
-    try:
-        os.rename(made, folder)  # fails where a folder with something in it is
-    except OSError as error:
-        (made / "config.yaml").unlink()
-        made.rmdir()
-        raise ValueError(exists_already(folder)) from error
-
-
-def _restored(config: Config, first: RunState) -> tuple[Saved, bool]:
-    """What a run goes on from, on every process; and whether its row 0 is written."""
-
-    def begun() -> bool:
-        log = config.folder / "metrics.jsonl"
-        return log.exists() and bool(read_rows(log))
-
-    if processes.number() == 1:
-        return _newest(config, first), begun()
-    told = processes.from_writer(lambda: bytes([begun()]) + packed(_newest(config, first)))
-    return unpacked(told[1:], first), bool(told[0])
-
-
-def _newest(config: Config, first: RunState) -> Saved:
-    """The newest checkpoint of a run; its first state, if the run died before it saved any.
-
-    Warns of rows that its log has lost.
-    """
-    log = config.folder / "metrics.jsonl"
-    rows = read_rows(log) if log.exists() else []
-    checkpoints = Checkpoints(config.folder / "checkpoints", config, create=False)
-    try:
-        if checkpoints.latest() is None and not rows:
-            return Saved(first, 0)
-        saved = checkpoints.restore(first)
-    finally:
-        checkpoints.close()
-    expected = int(saved.state.generation)
-    lost = sorted({*range(1, expected + 1)} - {row.generation for row in rows})
-    if lost:
-        warnings.warn(
-            f"{log} has lost the rows of {len(lost)} generations, the first of them {lost[0]}; the "
-            "run goes on from its checkpoint, and they stay lost",
-            stacklevel=2,
-        )
-    return saved
-
-
-def _draw(config: Config, experiment: Experiment, result: Result, params: Params) -> None:
-    by_fraction = experiment.projection and config.sparsity.fraction
-    fraction = f" β={config.sparsity.fraction:g}" if by_fraction else ""
-    title = f"{config.task} ×{config.distractors}, {config.method}{fraction}"
-    figures.learning_curve(result.rows, result.folder / "learning_curve.png", title=title)
-    if result.reading is not None:
-        still = robot(result.folder, experiment.task)
-        if still is not None:
-            write(result.folder / ROBOT, still)
-        path = result.folder / "sensors.png"
-        figures.sensors_picture(result.reading, path, title=title, robot=still)
-        return
-    norms = segment_norms(params, experiment.policy.layers, config.distractors).tolist()
-    if norms:
-        figures.segment_picture(norms, result.folder / "segments.png", title=title)
-
-
-def _draw_search(config: Config, result: Result, wires: Wiring) -> None:
-    title = f"{config.task} ×{config.distractors}, {config.method}"
-    wiring_picture(wires, result.folder / "architecture.png", title=title)
-    chooses_edges = {"edges", "mask"} & set(config.search.space)
-    if not chooses_edges or not (result.folder / POLICIES).is_file():
-        return
-    arrays = read_arrays(result.folder)
-    proposed = Proposed(arrays["generation"], arrays["edges"])
-    path, target = result.folder / "search.png", config.search.target
-    search_picture(result.rows, proposed, wires, path, title=title, target=target)

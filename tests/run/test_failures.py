@@ -21,6 +21,7 @@ from nesht_jax.run import train as train_module
 from nesht_jax.run.cli import main
 from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig, SparsityConfig
 from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.folder import make_folder
 from nesht_jax.run.record import Display
 from nesht_jax.run.train import train
 
@@ -163,7 +164,7 @@ def test_of_two_runs_at_once_one_gets_the_folder(probe, tmp_path):
     first, second = (train_module.start(probe) if i == 0 else None for i in range(2))
     assert first is not None and second is None
     with pytest.raises(ValueError, match="exists"):
-        train_module.make_folder(Path(probe.out), probe)
+        make_folder(Path(probe.out), probe)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 

@@ -12,7 +12,7 @@ from nesht_jax.report.human import human_normalized
 from nesht_jax.report.reading import Reading
 from nesht_jax.report.rows import EvaluationRow, best_evaluation, evaluations
 from nesht_jax.run.config import Config
-from nesht_jax.run.train import Result
+from nesht_jax.run.result import Result
 from nesht_jax.types import is_phantom
 
 FILES = {
