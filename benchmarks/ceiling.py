@@ -24,7 +24,8 @@ from measuring import Row, Table, command
 
 from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.run.build import Experiment, build
-from nesht_jax.run.config import AlgorithmConfig, Config, PolicyConfig
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import AlgorithmConfig, PolicyConfig
 from nesht_jax.types import Task
 
 

@@ -23,8 +23,9 @@ from measuring import Row, Table, command, fresh
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.es.nes import make_generation
 from nesht_jax.run.build import build, build_training
-from nesht_jax.run.config import AlgorithmConfig, Config
+from nesht_jax.run.config import Config
 from nesht_jax.run.generations import strategy
+from nesht_jax.run.sections import AlgorithmConfig
 
 KINDS = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 SIZES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}

@@ -14,13 +14,8 @@ import jax
 from loops import Training
 from measuring import Row, Table, command, fresh, peak_memory
 
-from nesht_jax.run.config import (
-    AlgorithmConfig,
-    Config,
-    OptimizerConfig,
-    PolicyConfig,
-    SparsityConfig,
-)
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import AlgorithmConfig, OptimizerConfig, PolicyConfig, SparsityConfig
 
 
 def main() -> None:

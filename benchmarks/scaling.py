@@ -17,7 +17,8 @@ import jax
 from loops import Training
 from measuring import Row, Table, command, fresh, memory_available, memory_in_use, peak_of
 
-from nesht_jax.run.config import AlgorithmConfig, Config
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import AlgorithmConfig
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from measuring import Row, Table, command, timed
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.es.nes import State, generation_keys
 from nesht_jax.run.build import build, build_task, build_training
-from nesht_jax.run.config import AlgorithmConfig, Config
+from nesht_jax.run.config import Config
 from nesht_jax.run.generations import strategy
+from nesht_jax.run.sections import AlgorithmConfig
 from nesht_jax.types import Evaluation, Task
 
 

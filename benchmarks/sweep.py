@@ -19,7 +19,7 @@ from measuring import Row, Table, command, fresh
 from rich.console import Console
 
 from nesht_jax import Config, train
-from nesht_jax.run.config import AlgorithmConfig, EvaluationConfig, SparsityConfig
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig, SparsityConfig
 from nesht_jax.run.sweep import batches, planned, trained_together
 
 WAYS = ("one_by_one", "side_by_side")

@@ -25,14 +25,9 @@ from measuring import Row, Table, command, fresh, installed, unfinished
 
 from nesht_jax.envs.host import cores
 from nesht_jax.report.statistics import score
-from nesht_jax.run.config import (
-    AlgorithmConfig,
-    Config,
-    OptimizerConfig,
-    PolicyConfig,
-    SparsityConfig,
-)
+from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import make_play
+from nesht_jax.run.sections import AlgorithmConfig, OptimizerConfig, PolicyConfig, SparsityConfig
 from nesht_jax.types import Moments, Params
 
 PUBLISHED = {

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from nesht_jax import Config
 from nesht_jax.report.statistics import bootstrap_interval
-from nesht_jax.run.config import SparsityConfig
+from nesht_jax.run.sections import SparsityConfig
 from nesht_jax.run.sweep import sweep
 
 TASK, SENSORS, HORIZON = "envpool/InvertedPendulum-v5", 4, 200

@@ -30,7 +30,7 @@ from nesht_jax import (
     standardize,
     train,
 )
-from nesht_jax.run.config import SparsityConfig
+from nesht_jax.run.sections import SparsityConfig
 
 # %% [markdown]
 # ## The room

@@ -22,8 +22,9 @@ from nesht_jax.rl.interaction import EnvState, Progress, make_interaction
 from nesht_jax.rl.ppo import make_ppo
 from nesht_jax.rl.sac import make_sac
 from nesht_jax.rl.updates import FirstWeights, as_drawn
-from nesht_jax.run.config import Config, SparsityConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.optimizer import check_optimizer, optimizers, with_masks
+from nesht_jax.run.sections import SparsityConfig
 from nesht_jax.sparse.initialization import glorot_by_live_fans, scaled_to_live_fans
 from nesht_jax.sparse.rewiring import stacked
 from nesht_jax.types import Moments, Params, Task

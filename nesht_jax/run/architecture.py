@@ -11,7 +11,8 @@ from nesht_jax.es.nes import Algorithm, State
 from nesht_jax.policy.activation import ACTIVATIONS
 from nesht_jax.policy.structure import Structure, make_structure
 from nesht_jax.run.agent import RunState
-from nesht_jax.run.config import Config, SearchConfig
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import SearchConfig
 from nesht_jax.search.controller import Controller, fixed, random_search
 from nesht_jax.search.es_enas import es_enas, fewer_edges, proposal_key, target_edges
 from nesht_jax.search.evolution import regularized_evolution

@@ -24,7 +24,7 @@ from nesht_jax.rl.agent import Agent
 from nesht_jax.run import processes
 from nesht_jax.run.agent import RunState, build_agent, first_state
 from nesht_jax.run.architecture import Search, build_search, searching
-from nesht_jax.run.config import Config, SparsityConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.host_shares import HostShares
 from nesht_jax.run.machine import memory
 from nesht_jax.run.optimizer import (
@@ -34,6 +34,7 @@ from nesht_jax.run.optimizer import (
     check_power,
     num_selected_from,
 )
+from nesht_jax.run.sections import SparsityConfig
 from nesht_jax.shares import make_mesh, shared, shared_noise
 from nesht_jax.sparse.projection import Projection
 from nesht_jax.sparse.significance import with_phantoms

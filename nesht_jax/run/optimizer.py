@@ -13,7 +13,8 @@ from jaxtyping import Array, Key
 
 from nesht_jax.envs.catalog import nearest
 from nesht_jax.es.clipup import clipup
-from nesht_jax.run.config import Config, OptimizerConfig, SparsityConfig
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import OptimizerConfig, SparsityConfig
 from nesht_jax.sparse.distribution import erdos_renyi_kernel, kernel_shapes, uniform
 from nesht_jax.sparse.hard_thresholding import masked_moments, sparsify
 from nesht_jax.sparse.projection import Projection, make_projection

@@ -7,9 +7,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from nesht_jax.run.config import (
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import (
     AlgorithmConfig,
-    Config,
     EvaluationConfig,
     OptimizerConfig,
     PolicyConfig,

@@ -17,15 +17,15 @@ from test_train import bits
 from nesht_jax.run.build import build
 from nesht_jax.run.checkpoint import Checkpoints, digest
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import (
+from nesht_jax.run.evaluate import restore
+from nesht_jax.run.record import Metrics
+from nesht_jax.run.sections import (
     AlgorithmConfig,
     EvaluationConfig,
     OptimizerConfig,
     PolicyConfig,
     SparsityConfig,
 )
-from nesht_jax.run.evaluate import restore
-from nesht_jax.run.record import Metrics
 from nesht_jax.run.train import train
 from nesht_jax.run.yaml import dump, read_config
 

@@ -25,20 +25,19 @@ from nesht_jax.run.build import (
     build_training,
     stream,
 )
-from nesht_jax.run.config import (
-    DEFAULT_STEPS,
+from nesht_jax.run.config import DEFAULT_STEPS, Config
+from nesht_jax.run.evaluate import make_evaluate_center, projected
+from nesht_jax.run.fields import checked, leaves
+from nesht_jax.run.names import synonym
+from nesht_jax.run.optimizer import build_projection, optimizers
+from nesht_jax.run.sections import (
     AlgorithmConfig,
-    Config,
     EvaluationConfig,
     OptimizerConfig,
     PolicyConfig,
     Section,
     SparsityConfig,
 )
-from nesht_jax.run.evaluate import make_evaluate_center, projected
-from nesht_jax.run.fields import checked, leaves
-from nesht_jax.run.names import synonym
-from nesht_jax.run.optimizer import build_projection, optimizers
 from nesht_jax.run.settings import read_command
 from nesht_jax.run.yaml import config_of, dump, parse, read, read_config, write
 from nesht_jax.sparse.distribution import erdos_renyi_kernel

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig, PolicyConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig, PolicyConfig
 from nesht_jax.run.train import train
 
 STANDARD_ERRORS = 5

@@ -21,7 +21,7 @@ from nesht_jax.run.build import build_policy
 from nesht_jax.run.cli import Parser, main
 from nesht_jax.run.cli.options import given_settings
 from nesht_jax.run.cli.train import add_arguments
-from nesht_jax.run.config import Config, PolicyConfig, SearchConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.export import export
 from nesht_jax.run.exported import Player, actions, player, seconds_of_one
 from nesht_jax.run.formats import (
@@ -35,6 +35,7 @@ from nesht_jax.run.formats import (
 from nesht_jax.run.load import TrainedPolicy, load
 from nesht_jax.run.plain import like_training, plain
 from nesht_jax.run.repeat import command
+from nesht_jax.run.sections import PolicyConfig, SearchConfig
 from nesht_jax.run.settings import read_command
 from nesht_jax.run.yaml import config_of
 from nesht_jax.types import Moments

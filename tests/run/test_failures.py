@@ -19,10 +19,11 @@ from nesht_jax.envs.suite import SimulatorError
 from nesht_jax.report.rows import EvaluationRow, Row, finite, from_json, read_rows, to_json
 from nesht_jax.run import train as train_module
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig, SparsityConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.folder import make_folder
 from nesht_jax.run.record import Display
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig, SparsityConfig
 from nesht_jax.run.train import train
 
 SMALL = Config(

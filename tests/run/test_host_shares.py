@@ -7,8 +7,9 @@ import pytest
 
 from nesht_jax import Evaluation, Population, make_mesh, make_task, replicate
 from nesht_jax.run.build import build, build_training, default_shares
-from nesht_jax.run.config import AgentConfig, AlgorithmConfig, Config, PolicyConfig, SearchConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.host_shares import HostShares
+from nesht_jax.run.sections import AgentConfig, AlgorithmConfig, PolicyConfig, SearchConfig
 from nesht_jax.types import HostEvaluate, Moments
 
 

@@ -12,8 +12,9 @@ from nesht_jax.envs.tasks import make_task
 from nesht_jax.policy.policy import make_policy
 from nesht_jax.run.build import build_policy
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import Config, PolicyConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.reading import reading
+from nesht_jax.run.sections import PolicyConfig
 from nesht_jax.types import Moments
 
 INF = np.inf

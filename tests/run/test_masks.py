@@ -10,9 +10,9 @@ from test_train import bits, without_time
 from nesht_jax import load, train
 from nesht_jax.run.build import build
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import (
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import (
     AlgorithmConfig,
-    Config,
     EvaluationConfig,
     OptimizerConfig,
     PolicyConfig,

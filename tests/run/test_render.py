@@ -14,8 +14,9 @@ from nesht_jax import load
 from nesht_jax.envs.tasks import make_stage, make_task
 from nesht_jax.run import render
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.render import Bars, film, write_film
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig
 from nesht_jax.run.train import train
 from nesht_jax.types import Moments
 

@@ -12,10 +12,10 @@ from nesht_jax.report.rows import evaluations
 from nesht_jax.run import report
 from nesht_jax.run.cli import Parser, main
 from nesht_jax.run.cli.options import add_settings, given_settings
-from nesht_jax.run.config import SparsityConfig
 from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.policies import read_arrays
 from nesht_jax.run.report import gather, points_of
+from nesht_jax.run.sections import SparsityConfig
 from nesht_jax.run.settings import read_command
 from nesht_jax.run.yaml import read_config
 

@@ -12,19 +12,19 @@ from test_train import bits, without_time
 from nesht_jax import load, train
 from nesht_jax.run.build import build
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import (
+from nesht_jax.run.config import Config
+from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.policies import read_arrays
+from nesht_jax.run.reading import size, wiring
+from nesht_jax.run.report import gather
+from nesht_jax.run.sections import (
     AlgorithmConfig,
-    Config,
     EvaluationConfig,
     OptimizerConfig,
     PolicyConfig,
     SearchConfig,
     SparsityConfig,
 )
-from nesht_jax.run.evaluate import evaluate_run
-from nesht_jax.run.policies import read_arrays
-from nesht_jax.run.reading import size, wiring
-from nesht_jax.run.report import gather
 
 SEARCHED = Config(
     task="probe/linear",

@@ -11,7 +11,8 @@ from test_train import bits, without_time
 
 from nesht_jax import Config, load, train
 from nesht_jax.run.build import build
-from nesht_jax.run.config import (
+from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.sections import (
     AlgorithmConfig,
     EvaluationConfig,
     OptimizerConfig,
@@ -19,7 +20,6 @@ from nesht_jax.run.config import (
     SearchConfig,
     SparsityConfig,
 )
-from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.sweep import sweep
 from nesht_jax.types import center_of, mask_of, sparse_states
 

@@ -8,7 +8,7 @@ from nesht_jax import Config, make_config
 from nesht_jax.run.cli import Parser
 from nesht_jax.run.cli.options import given_settings
 from nesht_jax.run.cli.train import add_arguments
-from nesht_jax.run.config import SparsityConfig
+from nesht_jax.run.sections import SparsityConfig
 from nesht_jax.run.settings import read_command
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from nesht_jax.run.checkpoint import Checkpoints
-from nesht_jax.run.config import (
+from nesht_jax.run.config import Config
+from nesht_jax.run.policies import read_arrays
+from nesht_jax.run.record import Display
+from nesht_jax.run.sections import (
     AlgorithmConfig,
-    Config,
     EvaluationConfig,
     OptimizerConfig,
     PolicyConfig,
     SparsityConfig,
 )
-from nesht_jax.run.policies import read_arrays
-from nesht_jax.run.record import Display
 from nesht_jax.run.sweep import Interrupted, batches, check, planned, sweep, trained
 from nesht_jax.run.train import train
 

@@ -14,7 +14,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from nesht_jax.report.rows import EvaluationRow, Row, read_rows
 from nesht_jax.run import track
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig, SparsityConfig
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig, SparsityConfig
 from nesht_jax.run.track import GROUPS, PACKAGES, check_installed, scalars
 from nesht_jax.run.train import train
 

@@ -15,13 +15,8 @@ from nesht_jax import load
 from nesht_jax.report.rows import read_rows
 from nesht_jax.run import generations as generations_module
 from nesht_jax.run import train as train_module
-from nesht_jax.run.config import (
-    AlgorithmConfig,
-    Config,
-    EvaluationConfig,
-    PolicyConfig,
-    SparsityConfig,
-)
+from nesht_jax.run.config import Config
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig, PolicyConfig, SparsityConfig
 from nesht_jax.run.train import train
 from nesht_jax.run.yaml import read_config
 

@@ -12,10 +12,11 @@ import pytest
 from nesht_jax import load
 from nesht_jax.envs.catalog import module_of
 from nesht_jax.run.cli import main
-from nesht_jax.run.config import AlgorithmConfig, Config, EvaluationConfig
+from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run, learned, restore
 from nesht_jax.run.render import film
 from nesht_jax.run.report import gather
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig
 from nesht_jax.run.sweep import sweep
 from nesht_jax.run.train import train
 
