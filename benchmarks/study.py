@@ -75,8 +75,11 @@ METHODS = {
     "ppo": ["ppo", {"num_envs": 8, "agent": {"rollout": 256}}],
     "sac": ["sac"],
 }
-"""Settings of each method, merged from left to right: presets, and what differs from them. The last
-two learn by policy gradients, as a mark from outside."""
+"""Settings of each method, merged from left to right: presets, and what differs from them."""
+
+MARKS = ("ppo", "sac")
+"""Methods that learn by policy gradients: marks from outside, at steps of their own, so that no
+fraction and no p is told of them."""
 
 YARDSTICK = "nes"
 """The method whose return without distractors is a retained fraction of 1, where ``YARDSTICKS``
@@ -151,8 +154,8 @@ def summarize(rows: list[Row]) -> list[Row]:
     """Sums up the seeds of every (task, distractors, kind, method).
 
     The retained fraction is (R - R_begin) / (R_0 - R_begin): R_begin is the return of the policy
-    that training begins with, R_0 that of NES without distractors. Recall is of
-    the inputs that at least half of the runs of ``SELECTING`` without distractors read.
+    that training begins with, R_0 that of NES without distractors. Recall is of the inputs that at
+    least half of the runs of ``SELECTING`` without distractors read.
     """
     groups: dict[Key, list[Row]] = {}
     for row in rows:
@@ -172,6 +175,8 @@ def _summary(key: Key, groups: dict[Key, list[Row]]) -> Row:
     yardstick = _returns(groups.get(alone._replace(method=full), []))
     rivals = [_returns(groups.get(key._replace(method=name), [])) for name in RIVALS]
     rival = max(filter(None, rivals), key=fmean, default=[])
+    if key.method in MARKS:
+        yardstick, rival = [], []
     selecting = [groups.get(alone._replace(method=name), []) for name in SELECTING]
     useful = _useful(next(filter(None, selecting), []))
     read = [set(map(int, str(run["inputs"]).split())) for run in runs]
