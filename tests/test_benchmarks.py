@@ -8,7 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+from nesht_jax import make_config
+from nesht_jax.run.evaluate import restore
+from nesht_jax.run.sweep import trained
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
@@ -78,6 +84,24 @@ def test_scores_are_told_at_marks(monkeypatch):
     assert (early["return_median"], early["return_low"]) == (220, -1)
     assert (late["return_median"], late["return_q25"], late["return_q75"]) == (340, 320, 370)
     assert (late["seeds"], late["published"], late["seconds"]) == (3, 350, 50)
+
+
+def test_all_that_is_known_of_an_input_moves_with_it(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    move_inputs = runpy.run_path(str(SCRIPTS["moved"]))["move_inputs"]
+    out = str(tmp_path / "run")
+    config = make_config("probe/linear", "select", distractors=2, generations=2, out=out)
+    before = trained(config).state
+    move_inputs(config)
+    after = restore(config.folder)[1].state
+    size = len(before.moments.mean)
+    places = np.random.default_rng(0).permutation(size)
+    assert len(np.unique(before.moments.mean)) == size
+    for one, other in zip(*map(jax.tree.leaves, (before, after)), strict=True):
+        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        moved = one[places] if one.shape[:1] == (size,) else one
+        np.testing.assert_array_equal(moved, other)
 
 
 @pytest.mark.parametrize(

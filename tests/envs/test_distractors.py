@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from scipy import stats
 from nesht_jax.envs.distractors import PERIOD, act, append, no_action, num_action_normals
 from nesht_jax.envs.host import normals
 from nesht_jax.envs.host_distractors import HostDistractors
+from nesht_jax.envs.host_stage import HostStage
 from nesht_jax.envs.rollout import make_act
+from nesht_jax.envs.suite import VectorStep
 from nesht_jax.envs.tasks import make_evaluate, make_task, reference_observations
 from nesht_jax.types import Moments, Policy, Task, replicate
 
@@ -224,6 +227,21 @@ def test_suites_show_what_was_done_a_step_ago(name):
     expected = (1 - 64 / number) * np.resize(done, 2 * size)  # the first step of each has done none
     error = STANDARD_ERRORS / np.sqrt(number)
     np.testing.assert_allclose(played.observed.mean[size:], expected, atol=error)
+
+
+def test_a_stage_shows_what_was_done_a_step_ago():
+    one = np.zeros(1)
+    vector = SimpleNamespace(
+        reset=lambda ids: np.zeros((1, 2)),
+        step=lambda action, ids: VectorStep(np.zeros((1, 2)), one, one > 0, one > 0),
+    )
+    task, action = distracted(2, "driven"), np.array([100, -200], np.float32)
+    source = HostDistractors(task, 1, normals, PLAY)
+    picture = np.zeros((1, 1, 3), np.uint8)
+    stage = HostStage(task, vector, source, lambda shown: picture, seconds=1.0, seed=0)
+    first, (then, _, _) = stage.reset(), stage.step(action)
+    np.testing.assert_allclose(first[2:], np.zeros(4), atol=5)
+    np.testing.assert_allclose(then[2:], np.tile(action, 2), atol=5)
 
 
 @pytest.mark.parametrize(
