@@ -303,7 +303,9 @@ def plain_returns(stacked, *, distractors, episodes_per_member):
         random_bits = jax.random.bits(stream_key, (2, 2), jnp.uint32)
         state, observation = task.simulator.reset(reset_key)
         for step in range(task.horizon):
-            seen = np.asarray(append(observation, task, random_bits[0], jnp.int32(step)))
+            seen = np.asarray(
+                append(observation, task, random_bits[0], jnp.int32(step), no_action(task))
+            )
             action = jnp.asarray(seen @ kernel + bias)
             state, observation, reward, _ = task.simulator.step(state, action)
             returns[i, e] += float(reward)
