@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nesht_jax.envs.tasks import make_task
-from nesht_jax.run import robot, train
+from nesht_jax.run import result, robot, train
 from nesht_jax.run.robot import NAME
 
 opengl = pytest.mark.skipif(
@@ -71,7 +71,7 @@ def test_where_nothing_can_be_drawn_nothing_is_said(hopper, tmp_path, monkeypatc
 def test_a_run_keeps_its_robot(probe, quiet, monkeypatch):
     file = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 0, 0)).save(file, "webp", lossless=True)
-    monkeypatch.setattr(train, "robot", lambda folder, task: file.getvalue())
+    monkeypatch.setattr(result, "robot", lambda folder, task: file.getvalue())
     folder = train.train(replace(probe, generations=1), console=quiet).folder
     assert (folder / NAME).read_bytes() == file.getvalue()
     with Image.open(folder / "sensors.png") as picture:
