@@ -95,7 +95,7 @@ YARDSTICKS = {
 """Yardsticks of methods with other horizons or another step size: NES with the same."""
 
 RIVALS = ("nes", "nes_growing", "nes_fast")
-"""NES; the others are compared with the best of these among as many distractors."""
+"""NES; the others are compared with the best of those trained among as many distractors."""
 
 SELECTING = ("select", "select_growing", "select_fast")
 """Methods that tell which inputs are useful, the first that was trained without distractors."""

@@ -80,12 +80,13 @@ class HostInteraction:
     def _one(self, state: AgentState) -> tuple[AgentState, list[float], dict[str, Any]]:
         ids, before = np.arange(self._vector.num_envs), self._seen.copy()
         actions, played = self._act(state, self._key, self._step, before)
-        after = self._vector.step(np.asarray(played), ids)
+        done = np.asarray(played)
+        after = self._vector.step(done, ids)
         self._step += 1
         self._steps += 1
         self._returns += after.reward
         if self._distractors is not None:
-            self._distractors.acted(ids, np.asarray(played))
+            self._distractors.acted(ids, done)
         self._look(ids, after.observation)
         experience = Experience(
             observation=before,
