@@ -11,6 +11,7 @@ import argparse
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -53,14 +54,18 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[Row, Config]]:
 
 def _moved(config: Config, options: argparse.Namespace) -> Row:
     assert config.steps is not None
-    half, moved = replace(config, steps=config.steps // 2), config.folder / "moved.txt"
-    if not moved.exists():
-        before = trained(half)
-        first = measure(half, before, options.episodes)
-        move_inputs(half)
-        at_once = evaluate_run(config.folder, episodes=options.episodes).thresholded.mean
-        moved.write_text(f"{first['return']} {at_once:.1f} {first['true_read']}", encoding="utf-8")
-    learned, at_once, read = moved.read_text(encoding="utf-8").split()
+    folder = config.folder
+    half = replace(config, steps=config.steps // 2, out=f"{folder}-half")
+    if not folder.exists():  # whole or not at all, so that no run is moved twice
+        first, beside = measure(half, trained(half), options.episodes), Path(f"{folder}-moving")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(half.folder, beside)
+        move_inputs(replace(half, out=str(beside)))
+        at_once = evaluate_run(beside, episodes=options.episodes).thresholded.mean
+        told = f"{first['return']} {at_once:.1f} {first['true_read']}"
+        (beside / "moved.txt").write_text(told, encoding="utf-8")
+        beside.rename(folder)
+    learned, at_once, read = (folder / "moved.txt").read_text(encoding="utf-8").split()
     last = measure(config, trained(config), options.episodes)
     told = {"return_before": learned, "true_read_before": read, "return_at_once": at_once}
     return told | {name: value for name, value in last.items() if name != "inputs"}
