@@ -38,6 +38,12 @@ GROWING = {"horizon_growth": 1.3, "horizon_growth_every": 150}
 FAST = {"optimizer": {"learning_rate": 0.001}}
 """Twice the step size of the preset."""
 
+PER_OUTPUT = {
+    "algorithm": {"sigma": 0.2, "sigma_per": "output"},
+    "optimizer": {"learning_rate": 0.004},
+}
+"""Perturbations that are larger where fewer weights share them; the step α is the preset's, .01."""
+
 ROWS = {"method": "hard_threshold", "keep": "true inputs", "begin": 80, "every": 10, "end": None}
 """Hard thresholding of as many inputs as are true."""
 
@@ -55,6 +61,8 @@ METHODS = {
     "select": ["select"],
     "select_growing": ["select", GROWING],
     "select_fast": ["select", FAST],
+    "nes_output": ["select", "nes", GROWING, PER_OUTPUT],
+    "select_output": ["select", GROWING, PER_OUTPUT],
     "select_ever": ["select", GROWING, {"sparsity": {"end": None}}],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
     "rows": ["select", {"sparsity": ROWS}],
@@ -89,15 +97,17 @@ YARDSTICKS = {
     "nes_growing": "nes_growing",
     "select_growing": "nes_growing",
     "select_ever": "nes_growing",
+    "nes_output": "nes_output",
+    "select_output": "nes_output",
     "nes_fast": "nes_fast",
     "select_fast": "nes_fast",
 }
 """Yardsticks of methods with other horizons or another step size: NES with the same."""
 
-RIVALS = ("nes", "nes_growing", "nes_fast")
+RIVALS = ("nes", "nes_growing", "nes_output", "nes_fast")
 """NES; the others are compared with the best of those trained among as many distractors."""
 
-SELECTING = ("select", "select_growing", "select_fast")
+SELECTING = ("select", "select_growing", "select_output", "select_fast")
 """Methods that tell which inputs are useful, the first that was trained without distractors."""
 
 

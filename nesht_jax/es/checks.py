@@ -1,7 +1,7 @@
 """Checks at the public door: what is wrong is refused by name, before it is silently computed."""
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from nesht_jax.types import Params
+
+SigmaPer = Literal["weight", "output"]
+"""What σ is the standard deviation of, see ``nesht``."""
 
 
 def check_numbers(*, num_members: int, mirrored: bool, sigma: Any, rank: int | None) -> None:
@@ -26,6 +29,19 @@ def check_numbers(*, num_members: int, mirrored: bool, sigma: Any, rank: int | N
         raise ValueError(f"sigma must be positive and finite, got {sigma}")
     if rank is not None and rank < 1:
         raise ValueError(f"rank must be at least 1, or None for full rank, got {rank}")
+
+
+def check_sigma_per(sigma_per: SigmaPer | str, rank: int | None) -> None:
+    """Refuses what σ cannot be the standard deviation of.
+
+    Raises:
+        ValueError: if it is not known, or an output and perturbations have a rank.
+    """
+    if sigma_per not in get_args(SigmaPer):
+        valid = ", ".join(get_args(SigmaPer))
+        raise ValueError(f"sigma_per must be one of {valid}, got {sigma_per!r}")
+    if sigma_per == "output" and rank is not None:
+        raise ValueError(f"rank must be None where sigma is per output, got {rank}")
 
 
 def check_optimizer(optimizer: Any) -> None:

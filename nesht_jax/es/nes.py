@@ -15,7 +15,14 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nesht_jax.es import gradient, noise
-from nesht_jax.es.checks import check_numbers, check_optimizer, checked_fitness, checked_params
+from nesht_jax.es.checks import (
+    SigmaPer,
+    check_numbers,
+    check_optimizer,
+    check_sigma_per,
+    checked_fitness,
+    checked_params,
+)
 from nesht_jax.es.shaping import centered_rank, failed
 from nesht_jax.types import (
     Evaluate,
@@ -119,6 +126,7 @@ def nesht(
     optimizer: optax.GradientTransformation,
     mirrored: bool = True,
     rank: int | None = None,
+    sigma_per: SigmaPer = "weight",
     shaping: Callable[[Float[Array, " m"]], Float[Array, " m"]] = centered_rank,
     sum_noise: gradient.SumNoise | None = None,
 ) -> Algorithm:
@@ -136,20 +144,25 @@ def nesht(
             are perturbed: a generation is plain NES on these, and the others have gradient 0.
         mirrored: whether members 2j and 2j + 1 are θ + σ ε_j and θ - σ ε_j.
         rank: rank of the perturbations of wide layers, see ``noise.perturbation``; None: full.
+        sigma_per: what σ is the standard deviation of: "weight", every weight's perturbation; or
+            "output", what those of the f perturbed weights into one output add up to, each of which
+            has σ/√f then, as initializations by fan-in do. g stays (1/(mσ)) Σ_i u_i ε_i, so that
+            fewer perturbed weights move further from θ, and step as before.
         shaping: fitness [m] -> utility [m].
         sum_noise: what sums the noise of all directions, as ``shares.shared_noise`` does over many
             devices; None: this one.
 
     Raises:
         ValueError: if m is not positive, or odd while mirrored; if σ is not positive and finite;
-            if the rank is not positive; from ``init``, if a rank is given and the optimizer's
-            support leaves weights unperturbed.
+            if the rank is not positive, or given where σ is per output; from ``init``, if a rank is
+            given and the optimizer's support leaves weights unperturbed.
         TypeError: if ``optimizer`` is no optax transformation.
 
     Reference: Gao et al. 2024 (arXiv 2405.01615), algorithm 1; Salimans et al. 2017
     (arXiv 1703.03864), section 2.
     """
     check_numbers(num_members=num_members, mirrored=mirrored, sigma=sigma, rank=rank)
+    check_sigma_per(sigma_per, rank)
     check_optimizer(optimizer)
     sigma_of = sigma if callable(sigma) else lambda generation: sigma
     pair_up = gradient.mirrored if mirrored else gradient.one_sided
@@ -169,7 +182,7 @@ def nesht(
         return State(key, jnp.zeros((), jnp.int32), params, optimizer_state, moments)
 
     def draw(state: State, i: int | Int[Array, ""]) -> Params:
-        """θ + σ ε_i; of a low-rank leaf σ ε_i alone, as θ is shared."""
+        """θ + σ ε_i, its ε_i scaled if σ is per output; of a low-rank leaf σ ε_i alone."""
         direction, sign = (i // 2, 1 - 2 * (i % 2)) if mirrored else (i, 1)
         scale = jnp.asarray(sign, jnp.float32) * jnp.asarray(
             sigma_of(state.generation), jnp.float32
@@ -179,8 +192,11 @@ def nesht(
             s = scale.astype(p.dtype)
             return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
 
-        center = center_of(state.params, state.optimizer)
-        drawn = jax.tree.map(perturbed, center, epsilon(state, direction))
+        center, noises = center_of(state.params, state.optimizer), epsilon(state, direction)
+        if sigma_per == "output":
+            fan_ins = noise.fan_ins(center, support_of(state.optimizer, center))
+            noises = jax.tree.map(lambda e, f: (e / jnp.sqrt(f)).astype(e.dtype), noises, fan_ins)
+        drawn = jax.tree.map(perturbed, center, noises)
         return _on_support(state, drawn, center)
 
     def population(state: State) -> Population:

@@ -54,6 +54,30 @@ def _drawn(
     return LowRank(None, rank**-0.5 * a, b)
 
 
+def fan_ins(params: Params, support: Params | None = None) -> Params:
+    """Counts the perturbed weights into each output: of a leaf [..., out] gives [1, ..., out].
+
+    The weights into an output are those of all leaves of its module that have as many outputs, as
+    a kernel [in, out] and a bias [out]; an output that has none counts as one that has one.
+
+    Args:
+        params: pytree that gives shapes; its values are not read.
+        support: pytree like params, True where weights are perturbed; None: everywhere.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+    perturbed = jax.tree.leaves(jax.tree.map(jnp.ones_like, params) if support is None else support)
+    layers = [(path[:-1], leaf.shape[-1:]) for path, leaf in leaves]
+    counts: dict[Any, Array] = {}
+    for layer, mask in zip(layers, perturbed, strict=True):
+        into = mask.astype(jnp.float32).sum(tuple(range(mask.ndim - 1)))
+        counts[layer] = counts.get(layer, jnp.float32(0)) + into
+    told = [
+        jnp.maximum(1, counts[layer]).reshape([1] * (leaf.ndim - 1) + list(leaf.shape[-1:]))
+        for layer, (_, leaf) in zip(layers, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, told)
+
+
 def normal(
     key: UInt32[Array, "2"], stream: int | Int[Array, ""], shape: tuple[int, ...]
 ) -> Float[Array, "..."]:

@@ -237,6 +237,7 @@ def build_algorithm(
         ),
         mirrored=config.algorithm.mirrored,
         rank=config.algorithm.rank,
+        sigma_per=config.algorithm.sigma_per,
         shaping=build_shaping(config),
         sum_noise=None if mesh is None else shared_noise(mesh, shares),
     )

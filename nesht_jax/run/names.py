@@ -158,6 +158,7 @@ _NAMES = {
     "algorithm.common_random_numbers": "common_random_numbers crn",
     "algorithm.action_noise": "action_noise",
     "algorithm.sigma": "sigma std noise_std noise_stdev sigma_init init_std",
+    "algorithm.sigma_per": "sigma_per",
     "algorithm.sigma_decay": "sigma_decay",
     "algorithm.sigma_decay_every": "sigma_decay_every",
     "algorithm.shaping": "shaping fitness_shaping",

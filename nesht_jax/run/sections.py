@@ -63,6 +63,9 @@ class AlgorithmConfig(Section):
             does; false leaves it out of training, as augmented random search does, so that standing
             still earns nothing. Evaluations always hold it.
         sigma: standard deviation of the perturbations, in units of the weights.
+        sigma_per: what sigma is the standard deviation of: every weight's perturbation, or what the
+            perturbations of the f weights that are tried into one output add up to, of which each
+            has sigma/√f then. Steps do not change with f.
         sigma_decay: factor of a decay of sigma; generation t, counted from 1, has
             sigma · sigma_decay^⌊(1 + t)/sigma_decay_every⌋.
         sigma_decay_every: generations between two decays.
@@ -81,6 +84,7 @@ class AlgorithmConfig(Section):
     action_noise: float = 0.0
     alive_bonus: bool = False
     sigma: float = 0.05
+    sigma_per: Literal["weight", "output"] = "weight"
     sigma_decay: float = 1.0
     sigma_decay_every: int = 50
     shaping: Literal[
@@ -93,6 +97,10 @@ class AlgorithmConfig(Section):
         self._whole(1, "best_directions")
         self._finite(0.0, "action_noise")
         self._finite(0.0, "sigma", "sigma_decay", open_=True)
+        if self.sigma_per == "output" and self.rank is not None:
+            raise ValueError(
+                f"algorithm.rank must be null where algorithm.sigma_per is output, got {self.rank}"
+            )
         if self.mirrored and self.num_members % 2:
             raise ValueError(
                 f"algorithm.num_members must be even if mirrored, got {self.num_members}; "

@@ -113,6 +113,13 @@ def test_sigma_is_positive(sigma):
         algorithm_of(sigma=sigma)
 
 
+def test_sigma_is_per_weight_or_per_output():
+    with pytest.raises(ValueError, match="sigma_per must be one of weight, output, got 'layer'"):
+        algorithm_of(sigma_per="layer")
+    with pytest.raises(ValueError, match="rank must be None where sigma is per output, got 1"):
+        algorithm_of(sigma_per="output", rank=1)
+
+
 @pytest.mark.parametrize("optimizer", [optax.adam, 0.1])
 def test_an_optimizer_is_a_transformation(optimizer):
     with pytest.raises(TypeError, match="optimizer must be an optax transformation"):

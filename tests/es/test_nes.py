@@ -83,6 +83,39 @@ def test_a_member_is_the_center_and_sigma_times_its_noise(mirrored, direction):
     assert_same(algorithm.member(state, 4), expected, _close)
 
 
+def test_of_sigma_per_output_each_of_f_weights_has_its_root():
+    """PARAMS has three inputs and a bias: f = 4."""
+    halved, whole = algorithm_of(sigma=0.3, sigma_per="output"), algorithm_of(sigma=0.15)
+    assert_same(halved.ask(state_of(halved)), whole.ask(state_of(whole)), _close)
+
+
+@pytest.mark.parametrize("explore", [0.0, 0.5])
+def test_sigma_per_output_is_that_of_the_output_whatever_is_perturbed(explore):
+    """At inputs of 1, over many members, of a layer whose support changes from output to output."""
+    sparse = hard_thresholding(keep=9, explore=explore)
+    algorithm = algorithm_of(
+        optax.chain(optax.sgd(0.1), sparse), sigma=0.3, sigma_per="output", num_members=4096
+    )
+    start = {"kernel": jax.random.normal(KEY, (10, 3)), "bias": jnp.zeros(3)}
+    state = algorithm.init(KEY, start)
+    state, _ = jax.jit(algorithm.tell)(state, jax.random.normal(KEY, (4096,)))
+    moved = jax.tree.map(
+        lambda m, c: np.asarray(m) - np.asarray(c), algorithm.ask(state), state.params
+    )
+    outputs = moved["kernel"].sum(1) + moved["bias"]
+    perturbed = (moved["kernel"][0] != 0).sum(0) + (moved["bias"][0] != 0)
+    assert len(set(perturbed.tolist())) > 1 and (perturbed > 0).all()
+    # the standard deviation of n / 2 independent values is known within σ / sqrt(n)
+    np.testing.assert_allclose(outputs.std(0), 0.3, atol=4 * 0.3 / 64)
+
+
+def test_the_step_is_of_sigma_and_not_of_how_many_weights_share_it():
+    per_output = algorithm_of(sigma_per="output")
+    a, _ = NES.tell(state_of(NES), FITNESS)
+    b, _ = per_output.tell(state_of(per_output), FITNESS)
+    assert_same(a.params, b.params)
+
+
 WIDE = {"kernel": jnp.arange(30.0).reshape(6, 5), "bias": jnp.array([0.5, -2.0])}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nesht_jax.es.noise import normal, perturbation, quantile, threefry
+from nesht_jax.es.noise import fan_ins, normal, perturbation, quantile, threefry
 
 STANDARD_ERRORS = 4
 """Statistical tests allow this many; seeds are fixed, so they pass always or never."""
@@ -203,3 +203,34 @@ def test_the_price_of_a_low_rank_is_that_of_the_closed_form(rank):
     extra = 0 if rank is None else 2 * (sum(SHAPE) + 1) / rank
     standard_error = squared.std() / np.sqrt(len(squared))
     assert abs(squared.mean() - (c**2).sum() * (d + 2 + extra)) < STANDARD_ERRORS * standard_error
+
+
+# --------------------------------------------------------------------------------------- fan-in
+
+
+LAYERS = {
+    "conv": {"kernel": jnp.zeros((2, 2, 3, 4)), "bias": jnp.zeros(4)},
+    "dense": {"kernel": jnp.zeros((5, 4))},
+    "phantom": jnp.zeros(4),
+    "scale": jnp.zeros(()),
+}
+
+
+def test_the_fan_in_is_of_all_weights_into_an_output():
+    counts = fan_ins(LAYERS)
+    for leaf, expected in (
+        (counts["conv"]["kernel"], [[[[13] * 4]]]),
+        (counts["conv"]["bias"], [13] * 4),
+        (counts["dense"]["kernel"], [[5] * 4]),
+        (counts["phantom"], [1] * 4),
+        (counts["scale"], 1),
+    ):
+        np.testing.assert_array_equal(leaf, expected)
+
+
+def test_the_fan_in_counts_what_is_perturbed():
+    kernel = jnp.array([[True, False, False], [True, True, False]])
+    support = {"layer": {"kernel": kernel, "bias": jnp.array([True, False, False])}}
+    counts = fan_ins(support, support)["layer"]
+    np.testing.assert_array_equal(counts["kernel"], [[3, 1, 1]], "1 at least")
+    np.testing.assert_array_equal(counts["bias"], [3, 1, 1])
