@@ -44,6 +44,9 @@ PER_OUTPUT = {
 }
 """Perturbations that are larger where fewer weights share them; the step α is the preset's, .01."""
 
+FAST_PER_OUTPUT = PER_OUTPUT | {"optimizer": {"learning_rate": 0.008}}
+"""The same with twice the step size."""
+
 ROWS = {"method": "hard_threshold", "keep": "true inputs", "begin": 80, "every": 10, "end": None}
 """Hard thresholding of as many inputs as are true."""
 
@@ -63,6 +66,8 @@ METHODS = {
     "select_fast": ["select", FAST],
     "nes_output": ["select", "nes", GROWING, PER_OUTPUT],
     "select_output": ["select", GROWING, PER_OUTPUT],
+    "nes_output_fast": ["select", "nes", FAST_PER_OUTPUT],
+    "select_output_fast": ["select", FAST_PER_OUTPUT],
     "select_ever": ["select", GROWING, {"sparsity": {"end": None}}],
     "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
     "rows": ["select", {"sparsity": ROWS}],
@@ -101,13 +106,21 @@ YARDSTICKS = {
     "select_output": "nes_output",
     "nes_fast": "nes_fast",
     "select_fast": "nes_fast",
+    "nes_output_fast": "nes_output_fast",
+    "select_output_fast": "nes_output_fast",
 }
 """Yardsticks of methods with other horizons or another step size: NES with the same."""
 
-RIVALS = ("nes", "nes_growing", "nes_output", "nes_fast")
+RIVALS = ("nes", "nes_growing", "nes_output", "nes_fast", "nes_output_fast")
 """NES; the others are compared with the best of those trained among as many distractors."""
 
-SELECTING = ("select", "select_growing", "select_output", "select_fast")
+SELECTING = (
+    "select",
+    "select_growing",
+    "select_output",
+    "select_fast",
+    "select_output_fast",
+)
 """Methods that tell which inputs are useful, the first that was trained without distractors."""
 
 
