@@ -1,4 +1,4 @@
-"""What the scripts about learning share: a row a run, kept from one session to the next."""
+"""What the scripts about learning share: a row a run, kept from one call to the next."""
 
 import argparse
 import csv

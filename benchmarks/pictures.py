@@ -121,21 +121,25 @@ STUDIED = {
     "select": OURS,
     "select_growing": OURS,
     "select_fast": "C3",
+    "select_output": "C2",
+    "select_output_fast": "C2",
 }
 """Method of the study -> color of its lines."""
+
+AMONG = (0, 10, 20, 49)
+"""Numbers of distractors for each input that the picture of the study shows."""
 
 
 def study(path: Path) -> None:
     """Return on the way of training among N(0, 1) distractors, a line a seed: of tasks that were
-    trained among every number of them."""
+    trained among all numbers in ``AMONG``."""
     rows = [r for r in rows_of(HERE / "study.csv") if r["kind"] == "normal"]
-    numbers = sorted({int(row["distractors"]) for row in rows})
     tried = {(row["task"], int(row["distractors"])) for row in rows}
     named = dict.fromkeys(row["task"] for row in rows)
-    tasks = [task for task in named if all((task, number) in tried for number in numbers)]
-    figure = Figure(figsize=(2.7 * len(numbers), 2.5 * len(tasks)), layout="constrained")
-    panels = figure.subplots(len(tasks), len(numbers), squeeze=False, sharex=True, sharey="row")
-    for (i, task), (j, number) in itertools.product(enumerate(tasks), enumerate(numbers)):
+    tasks = [task for task in named if all((task, number) in tried for number in AMONG)]
+    figure = Figure(figsize=(2.7 * len(AMONG), 2.5 * len(tasks)), layout="constrained")
+    panels = figure.subplots(len(tasks), len(AMONG), squeeze=False, sharex=True, sharey="row")
+    for (i, task), (j, number) in itertools.product(enumerate(tasks), enumerate(AMONG)):
         axes = panels[i, j]
         for method, color in STUDIED.items():
             key = (task, number, method)

@@ -49,6 +49,19 @@ def test_it_finds_the_inputs_that_matter(whole):
     assert returns[-1] > -0.1 * abs(returns[0])
 
 
+def test_it_finds_them_with_sigma_per_output(tmp_path, quiet):
+    """An output has 30 inputs and a bias, of which ever fewer are tried."""
+    algorithm = replace(SELECTED.algorithm, sigma=0.5, sigma_per="output")
+    optimizer = OptimizerConfig(learning_rate=0.1)
+    config = replace(SELECTED, algorithm=algorithm, optimizer=optimizer, out=str(tmp_path / "run"))
+    built = build(config)
+    members, center = built.algorithm.ask(built.state), built.state.params
+    moved = np.asarray(members["layer0"]["bias"]) - np.asarray(center["layer0"]["bias"])
+    assert moved.std() == pytest.approx(0.5 / 31**0.5, rel=0.5)
+    result = train(config, console=quiet)
+    assert "reads 5 of 5 sensors and 0 of 25 irrelevant inputs" in result.reading.verdict()
+
+
 def test_its_first_policy_reads_nothing(whole):
     assert whole.rows[0].evaluation.sparsity == pytest.approx(30 / 31)  # but its bias
 
