@@ -152,7 +152,7 @@ def study(path: Path) -> None:
     for axes in panels[:, 0]:
         axes.set(ylabel="return")
     lines = [Line2D([], [], color=color, label=method) for method, color in STUDIED.items()]
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.legend(handles=lines, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=120)
 
 

@@ -102,14 +102,15 @@ YARDSTICKS = {
     "nes_growing": "nes_growing",
     "select_growing": "nes_growing",
     "select_ever": "nes_growing",
-    "nes_output": "nes_output",
-    "select_output": "nes_output",
+    "nes_output": "nes_growing",
+    "select_output": "nes_growing",
     "nes_fast": "nes_fast",
     "select_fast": "nes_fast",
-    "nes_output_fast": "nes_output_fast",
-    "select_output_fast": "nes_output_fast",
+    "nes_output_fast": "nes_fast",
+    "select_output_fast": "nes_fast",
 }
-"""Yardsticks of methods with other horizons or another step size: NES with the same."""
+"""Yardsticks of methods with other horizons or another step size: NES with the same, and with σ per
+weight, which earns more without distractors."""
 
 RIVALS = ("nes", "nes_growing", "nes_output", "nes_fast", "nes_output_fast")
 """NES; the others are compared with the best of those trained among as many distractors."""
