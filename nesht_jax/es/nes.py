@@ -181,8 +181,13 @@ def nesht(
             raise ValueError(f"rank must be None where not all weights are perturbed, got {rank}")
         return State(key, jnp.zeros((), jnp.int32), params, optimizer_state, moments)
 
-    def draw(state: State, i: int | Int[Array, ""]) -> Params:
-        """θ + σ ε_i, its ε_i scaled if σ is per output; of a low-rank leaf σ ε_i alone."""
+    def spread(state: State) -> Params:
+        """What an ε of variance 1 is multiplied by, the same for all members of a generation."""
+        fan_ins = noise.fan_ins(state.params, support_of(state.optimizer, state.params))
+        return jax.tree.map(lambda f: 1 / jnp.sqrt(f), fan_ins)
+
+    def draw(state: State, spreads: Params | None, i: int | Int[Array, ""]) -> Params:
+        """θ + σ ε_i, with σ spread if it is per output; of a low-rank leaf σ ε_i alone."""
         direction, sign = (i // 2, 1 - 2 * (i % 2)) if mirrored else (i, 1)
         scale = jnp.asarray(sign, jnp.float32) * jnp.asarray(
             sigma_of(state.generation), jnp.float32
@@ -193,16 +198,16 @@ def nesht(
             return LowRank(None, s * e.a, e.b) if isinstance(e, LowRank) else p + s * e
 
         center, noises = center_of(state.params, state.optimizer), epsilon(state, direction)
-        if sigma_per == "output":
-            fan_ins = noise.fan_ins(center, support_of(state.optimizer, center))
-            noises = jax.tree.map(lambda e, f: (e / jnp.sqrt(f)).astype(e.dtype), noises, fan_ins)
+        if spreads is not None:
+            noises = jax.tree.map(lambda e, s: (e * s).astype(e.dtype), noises, spreads)
         drawn = jax.tree.map(perturbed, center, noises)
         return _on_support(state, drawn, center)
 
     def population(state: State) -> Population:
         """θ + σ ε_i of every i, low-rank perturbations left unmultiplied."""
+        spreads = spread(state) if sigma_per == "output" else None
         return Population(
-            jax.tree_util.Partial(draw, state),
+            jax.tree_util.Partial(draw, state, spreads),
             jax.tree_util.Partial(_with_center, center_of(state.params, state.optimizer)),
         )
 
