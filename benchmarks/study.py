@@ -35,17 +35,18 @@ UPDATES = {"HalfCheetah": 930, "Hopper": 240}
 
 GROWING = {"horizon_growth": 1.3, "horizon_growth_every": 150}
 
-FAST = {"optimizer": {"learning_rate": 0.001}}
-"""Twice the step size of the preset."""
-
-PER_OUTPUT = {
-    "algorithm": {"sigma": 0.2, "sigma_per": "output"},
-    "optimizer": {"learning_rate": 0.004},
+PER_WEIGHT = {
+    "algorithm": {"sigma": 0.025, "sigma_per": "weight"},
+    "optimizer": {"learning_rate": 0.0005},
 }
-"""Perturbations that are larger where fewer weights share them; the step α is the preset's, .01."""
+"""Perturbations of one size, which most of the methods have that are compared; the step α is that
+of the preset, .01."""
 
-FAST_PER_OUTPUT = PER_OUTPUT | {"optimizer": {"learning_rate": 0.008}}
+FAST_PER_WEIGHT = PER_WEIGHT | {"optimizer": {"learning_rate": 0.001}}
 """The same with twice the step size."""
+
+FAST = {"optimizer": {"learning_rate": 0.008}}
+"""Twice the step size of the preset."""
 
 ROWS = {"method": "hard_threshold", "keep": "true inputs", "begin": 80, "every": 10, "end": None}
 """Hard thresholding of as many inputs as are true."""
@@ -56,30 +57,32 @@ HALF = ROWS | {"unit": "weight", "keep": "half"}
 MASKS = HALF | {"begin": 0, "explore": 0.0}
 """The same number in methods with masks, whose members differ in the living weights alone."""
 
+SELECT = ["select", PER_WEIGHT]
+
 METHODS = {
-    "nes": ["select", "nes"],
-    "nes_growing": ["select", "nes", GROWING],
-    "nes_fast": ["select", "nes", FAST],
-    "weight_decay": ["select", "nes", {"optimizer": {"weight_decay": 20.0}}],
-    "select": ["select"],
-    "select_growing": ["select", GROWING],
-    "select_fast": ["select", FAST],
-    "nes_output": ["select", "nes", GROWING, PER_OUTPUT],
-    "select_output": ["select", GROWING, PER_OUTPUT],
-    "nes_output_fast": ["select", "nes", FAST_PER_OUTPUT],
-    "select_output_fast": ["select", FAST_PER_OUTPUT],
-    "select_ever": ["select", GROWING, {"sparsity": {"end": None}}],
-    "select_dense": ["select", {"sparsity": {"explore": 1.0}}],
-    "rows": ["select", {"sparsity": ROWS}],
-    "rows_dense": ["select", {"sparsity": ROWS | {"explore": 1.0}}],
-    "one_shot": ["select", {"sparsity": ROWS | {"begin": 0, "end": 1}}],
-    "weights": ["select", {"sparsity": HALF | {"exempt_bias": True}}],
-    "weights_dense": ["select", {"sparsity": HALF | {"exempt_bias": True, "explore": 1.0}}],
-    "static": ["select", {"sparsity": MASKS | {"method": "static"}}],
-    "set": ["select", {"sparsity": MASKS | {"method": "set", "end": "three quarters"}}],
-    "rigl": ["select", {"sparsity": MASKS | {"method": "rigl", "end": "three quarters"}}],
+    "nes": [*SELECT, "nes"],
+    "nes_growing": [*SELECT, "nes", GROWING],
+    "nes_fast": [*SELECT, "nes", FAST_PER_WEIGHT],
+    "nes_output": ["select", "nes", GROWING],
+    "nes_output_fast": ["select", "nes", FAST],
+    "weight_decay": [*SELECT, "nes", {"optimizer": {"weight_decay": 20.0}}],
+    "select": SELECT,
+    "select_growing": [*SELECT, GROWING],
+    "select_fast": [*SELECT, FAST_PER_WEIGHT],
+    "select_output": ["select", GROWING],
+    "select_output_fast": ["select", FAST],
+    "select_ever": [*SELECT, GROWING, {"sparsity": {"end": None}}],
+    "select_dense": [*SELECT, {"sparsity": {"explore": 1.0}}],
+    "rows": [*SELECT, {"sparsity": ROWS}],
+    "rows_dense": [*SELECT, {"sparsity": ROWS | {"explore": 1.0}}],
+    "one_shot": [*SELECT, {"sparsity": ROWS | {"begin": 0, "end": 1}}],
+    "weights": [*SELECT, {"sparsity": HALF | {"exempt_bias": True}}],
+    "weights_dense": [*SELECT, {"sparsity": HALF | {"exempt_bias": True, "explore": 1.0}}],
+    "static": [*SELECT, {"sparsity": MASKS | {"method": "static"}}],
+    "set": [*SELECT, {"sparsity": MASKS | {"method": "set", "end": "three quarters"}}],
+    "rigl": [*SELECT, {"sparsity": MASKS | {"method": "rigl", "end": "three quarters"}}],
     "pruning": [
-        "select",
+        *SELECT,
         {"sparsity": MASKS | {"method": "pruning", "begin": 80, "end": "three quarters"}},
     ],
     "ars": ["ars-v2-t"],
