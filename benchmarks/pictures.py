@@ -118,11 +118,11 @@ STUDIED = {
     "nes_growing": "black",
     "nes_fast": "black",
     "rows": "C1",
-    "select": OURS,
-    "select_growing": OURS,
-    "select_fast": "C3",
-    "select_output": "C2",
-    "select_output_fast": "C2",
+    "select": "C9",
+    "select_growing": "C2",
+    "select_fast": "C2",
+    "select_output": OURS,
+    "select_output_fast": OURS,
 }
 """Method of the study -> color of its lines."""
 

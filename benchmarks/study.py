@@ -71,6 +71,7 @@ METHODS = {
     "select_fast": [*SELECT, FAST_PER_WEIGHT],
     "select_output": ["select", GROWING],
     "select_output_fast": ["select", FAST],
+    "preset": ["select"],
     "select_ever": [*SELECT, GROWING, {"sparsity": {"end": None}}],
     "select_dense": [*SELECT, {"sparsity": {"explore": 1.0}}],
     "rows": [*SELECT, {"sparsity": ROWS}],
@@ -119,11 +120,11 @@ RIVALS = ("nes", "nes_growing", "nes_output", "nes_fast", "nes_output_fast")
 """NES; the others are compared with the best of those trained among as many distractors."""
 
 SELECTING = (
-    "select",
-    "select_growing",
     "select_output",
-    "select_fast",
     "select_output_fast",
+    "select_growing",
+    "select_fast",
+    "select",
 )
 """Methods that tell which inputs are useful, the first that was trained without distractors."""
 

@@ -54,6 +54,6 @@ print(f"the picture: {run / 'sensors.png'}")
 # ## How far to trust this
 #
 # A quarter of the quickstart's 2,000,000 steps finds sensors and a first gait. With all steps the
-# policies of five seeds returned 3764 to 4842, and read 9 to 13 of 17 sensors and 0 to 2 of 170
+# policies of five seeds returned 4028 to 5003, and read 9 to 14 of 17 sensors and 0 of 170
 # irrelevant inputs, as `docs/benchmarks/quickstart.md` shows. Some sensors are read on every seed,
 # others on few: before you take a sensor off a robot, ask more than one seed, by `--seed=1`.

@@ -31,10 +31,11 @@ MEAN_POINTS = 200
 """Points of a mean learning curve."""
 
 
-def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
+def learning_curve(rows: list[Row], path: Path, *, title: str, shorter: bool = False) -> None:
     """Draws return against generation: the evaluated center with its 95 % interval, the population.
 
-    Of an agent they are its policy, and the episodes that it explored in.
+    Of an agent they are its policy, and the episodes that it explored in. ``shorter`` says that
+    episodes of training are shorter than those of evaluations.
 
     Where a generation or an evaluation has no finite return the curve has a gap.
     """
@@ -43,7 +44,8 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> None:
     trained = [row for row in rows if row.generation]
     generation = [row.generation for row in trained]
     of_agent = any(row.agent is not None for row in trained)
-    labels = "population, mean ± std", "thresholded center"
+    population = "population, in shorter episodes" if shorter else "population"
+    labels = f"{population}, mean ± std", "thresholded center"
     if of_agent:
         labels = "in training, mean", "policy"
     mean = _numbers([row.fitness_mean for row in trained])

@@ -90,7 +90,10 @@ def _draw(config: Config, experiment: Experiment, result: Result, params: Params
     by_fraction = experiment.projection and config.sparsity.fraction
     fraction = f" β={config.sparsity.fraction:g}" if by_fraction else ""
     title = f"{config.task} ×{config.distractors}, {config.method}{fraction}"
-    figures.learning_curve(result.rows, result.folder / "learning_curve.png", title=title)
+    trained, judged = config.horizon, config.evaluation.horizon
+    shorter = trained is not None and judged is not None and trained < judged
+    path = result.folder / "learning_curve.png"
+    figures.learning_curve(result.rows, path, title=title, shorter=shorter)
     if result.reading is not None:
         still = robot(result.folder, experiment.task)
         if still is not None:
