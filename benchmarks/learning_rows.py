@@ -16,7 +16,7 @@ from nesht_jax.run.evaluate import evaluate_run, projected
 from nesht_jax.run.result import Result
 from nesht_jax.run.sweep import trained
 
-POINTS = 20
+POINTS = 60
 """Evaluations of a run that its row tells, evenly spaced among all."""
 
 KEY = ("task", "distractors", "kind", "method", "seed")
