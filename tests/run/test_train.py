@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from nesht_jax import load
 from nesht_jax.report.rows import read_rows
@@ -41,6 +42,21 @@ def test_leaves_a_run_folder(probe_run):
         "run.json",
         "policies.npz",
     }
+
+
+@pytest.mark.parametrize(
+    ("horizon", "judged", "named"),
+    [(5, 10, "population, in shorter episodes"), (10, 10, "population"), (None, 5, "population")],
+)
+def test_the_curve_says_where_training_has_shorter_episodes(
+    probe, quiet, monkeypatch, horizon, judged, named
+):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
+    evaluation = EvaluationConfig(every=4, horizon=judged)
+    train(replace(probe, horizon=horizon, evaluation=evaluation), console=quiet)
+    _, labels = drawn[0].axes[0].get_legend_handles_labels()
+    assert labels[0] == f"{named}, mean ± std"
 
 
 def test_a_row_a_generation_and_evaluations_on_their_beat(probe_run):
