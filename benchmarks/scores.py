@@ -1,11 +1,12 @@
-"""Score against steps, of linear policies on MuJoCo, beside published figures.
+"""Score against steps, of linear policies on MuJoCo and Atari's memory, beside published figures.
 
     python benchmarks/scores.py --tasks envpool/Hopper-v4 --seeds 0 1 2 3 4
 
-Trains every task on every seed by its tuned settings, those of the defaults where it has none, and
-adds a row a run to the table; rows that are there stand, so the command goes on where it was cut
-off. Then it writes what they had reached after certain steps into the table of the same name that
-ends in ``_reached``, beside what ``published.csv`` says of the same robot.
+Trains every task on every seed by its tuned settings, those of the defaults where it has none,
+games by the 128 bytes of their memory, and adds a row a run to the table; rows that are there
+stand, so the command goes on where it was cut off. Then it writes what they had reached after
+certain steps into the table of the same name that ends in ``_reached``, beside what
+``published.csv`` says of the same robot or game.
 """
 
 import argparse
@@ -28,8 +29,14 @@ MARKS = {
     "Walker2d": (1.0, 2.0, 8.0),
     "Ant": (3.0, 10.0),
     "InvertedDoublePendulum": (0.2, 0.5),
+    "Boxing": (2.0, 20.0),
+    "Pong": (2.0, 20.0),
+    "Qbert": (2.0, 20.0),
+    "SpaceInvaders": (2.0, 20.0),
 }
-"""Robot -> million steps after which its score is told."""
+"""Robot or game -> million steps after which its score is told."""
+
+GAMES = ("Boxing", "Pong", "Qbert", "SpaceInvaders")
 
 OVERSHOOT = 1.03
 """A run ends with the generation that reaches its steps, so a little later than a mark."""
@@ -45,20 +52,22 @@ def main() -> None:
 def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
     for seed in options.seeds:
         for task in options.tasks:
-            steps = options.steps or 1e6 * max(MARKS[robot(task)])
+            steps = options.steps or 1e6 * max(MARKS[played(task)])
             yield settings(task, int(steps), seed)
 
 
-def robot(task: str) -> str:
-    """Name of the robot of a task."""
+def played(task: str) -> str:
+    """Name of the robot or game of a task."""
     return task.split("/")[1].split("-")[0]
 
 
 def settings(task: str, steps: int, seed: int) -> tuple[str, Config]:
     """Makes the config of a task, and says what its settings are; v4 has those of v5."""
-    tuned = tuned_config(task.replace("-v4", "-v5"))
+    game = played(task) in GAMES
+    tuned = None if game else tuned_config(task.replace("-v4", "-v5"))
     words = [tuned.as_posix()] if tuned else []
-    given = {"task": task, "steps": steps, "generations": None, "seed": seed}
+    given = {"task_options": {"observation": "ram"}} if game else {}
+    given |= {"task": task, "steps": steps, "generations": None, "seed": seed}
     config = make_config(*words, **given)
     return "tuned" if tuned else "defaults", replace(config, out=None)
 
@@ -72,14 +81,15 @@ def reached(rows: list[Row]) -> list[Row]:
     table = []
     for task in sorted({str(row["task"]) for row in rows}):
         runs = [row for row in rows if row["task"] == task]
-        for mark in MARKS[robot(task)]:
+        for mark in MARKS[played(task)]:
             there = [run for run in runs if float(run["steps"]) >= mark * 1e6]
             if not there:
                 continue
             scores = [after(mark * 1e6, run) for run in there]
             low, middle, high = np.percentile(scores, [25, 50, 75])
-            # no figure was found of v5, which pays some robots otherwise
-            named = [p for p in published if p["robot"] == robot(task) and task.endswith("-v4")]
+            # no figure was found of robots of v5, which pays some of them otherwise
+            comparable = task.endswith("-v4") or played(task) in GAMES
+            named = [p for p in published if p["robot"] == played(task) and comparable]
             beside = next((p for p in named if p["million_steps"] == mark), None)
             table.append(
                 {
@@ -116,9 +126,10 @@ def _seconds(steps: float, run: Row) -> float:
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "scores.csv")
     add = parser.add_argument
-    tasks = [f"envpool/{name}-v{version}" for version in (4, 5) for name in MARKS]
+    robots = [name for name in MARKS if name not in GAMES]
+    tasks = [f"envpool/{name}-v{version}" for version in (4, 5) for name in robots]
     add("--tasks", nargs="+", default=tasks, help="tasks [v4 and v5 of six robots]")
-    add("--steps", type=float, help="useful steps of each run [to the last mark of the robot]")
+    add("--steps", type=float, help="useful steps of each run [to the last mark]")
     add_run_options(parser)
     return parser.parse_args()
 
