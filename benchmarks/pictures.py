@@ -170,10 +170,13 @@ def scores(path: Path) -> None:
         for run in runs:
             axes.plot(*curve(run), color=OURS, lw=1)
         end = max(run["steps"] for run in runs) * 1e-6
-        for mark in published if task.endswith("-v4") else []:
-            if f"/{mark['robot']}-" in task and mark["million_steps"] <= 1.05 * end:
-                axes.plot(mark["million_steps"], mark["return"], "x", color="C3", label="published")
-                axes.legend(fontsize=8)
+        named = [p for p in published if task == f"envpool/{p['robot']}-v4"]
+        marks = [
+            (p["million_steps"], p["return"]) for p in named if p["million_steps"] <= 1.05 * end
+        ]
+        if marks:
+            axes.plot(*zip(*marks, strict=True), "x", color="C3", label="published")
+            axes.legend(fontsize=8)
         axes.set_title(task, fontsize=9)
     for axes in panels[len(tasks) :]:
         axes.remove()

@@ -86,6 +86,15 @@ def test_scores_are_told_at_marks(monkeypatch):
     assert (late["seeds"], late["published"], late["seconds"]) == (3, 350, 50)
 
 
+def test_scores_of_games_are_of_their_memory(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    settings = runpy.run_path(str(SCRIPTS["scores"]))["settings"]
+    named, config = settings("envpool/Pong-v5", 100, 3)
+    assert (named, config.task_options, config.seed) == ("defaults", {"observation": "ram"}, 3)
+    named, config = settings("envpool/Ant-v4", 100, 3)
+    assert (named, config.task_options, config.horizon) == ("tuned", {}, 100)
+
+
 def test_all_that_is_known_of_an_input_moves_with_it(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
     move_inputs = runpy.run_path(str(SCRIPTS["moved"]))["move_inputs"]
