@@ -37,6 +37,7 @@ MARKS = {
 """Robot or game -> million steps after which its score is told."""
 
 GAMES = ("Boxing", "Pong", "Qbert", "SpaceInvaders")
+"""Those that show their memory."""
 
 OVERSHOOT = 1.03
 """A run ends with the generation that reaches its steps, so a little later than a mark."""

@@ -39,8 +39,8 @@ PER_WEIGHT = {
     "algorithm": {"sigma": 0.025, "sigma_per": "weight"},
     "optimizer": {"learning_rate": 0.0005},
 }
-"""Perturbations of one size, which most of the methods have that are compared; the step α is that
-of the preset, .01."""
+"""One σ for every weight, as most of the methods have it that are compared; the step α is the
+preset's, .01."""
 
 FAST_PER_WEIGHT = PER_WEIGHT | {"optimizer": {"learning_rate": 0.001}}
 """The same with twice the step size."""
@@ -58,6 +58,7 @@ MASKS = HALF | {"begin": 0, "explore": 0.0}
 """The same number in methods with masks, whose members differ in the living weights alone."""
 
 SELECT = ["select", PER_WEIGHT]
+"""What the methods with σ per weight begin with."""
 
 METHODS = {
     "nes": [*SELECT, "nes"],
