@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from learning_rows import add_run_options, learn
+from learning_rows import add_run_options, learn, planned
 from measuring import Row, command, write
 
 from nesht_jax import make_config, make_task
@@ -46,9 +46,10 @@ SCOPES = {"erk": "erdos_renyi_kernel", "uniform": "layer"}
 
 def main() -> None:
     """Writes both tables."""
-    options = _options()
+    parser = _parser()
+    options = parser.parse_args()
     rows = learn(
-        _cases(options),
+        planned(parser, _cases(options)),
         table=options.out,
         runs=options.runs,
         episodes=options.episodes,
@@ -71,7 +72,7 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
 def settings(options: argparse.Namespace, task: str, method: str, fraction: float) -> Config:
     """Makes the config of a method on a task."""
     published = make_config(task, options.agent)
-    steps = int(options.steps or published.steps or 0)
+    steps = int(published.steps or 0 if options.steps is None else options.steps)
     given: dict[str, Any] = {"horizon": HORIZONS.get(task), "steps": steps, "checkpoint_every": 100}
     if method == "dense":
         return make_config(task, options.agent, **given)
@@ -168,7 +169,7 @@ def _number(value: Any) -> Any:
     return "" if np.isnan(value) else round(float(value), 1)
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "agents.csv")
     add = parser.add_argument
     add("--agent", default="dqn", choices=["dqn", "sac", "ppo"], help="agent [dqn]")
@@ -178,7 +179,7 @@ def _options() -> argparse.Namespace:
     add("--scope", default="erk", choices=list(SCOPES), help="how layers share them [erk]")
     add("--steps", type=float, default=None, help="steps of each run [as the preset]")
     add_run_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

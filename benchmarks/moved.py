@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from learning_rows import add_run_options, kept, measure
+from learning_rows import add_run_options, kept, measure, planned
 from measuring import Row, Table, command
 from study import METHODS, settings
 
@@ -32,10 +32,11 @@ NAMES = ("task", "distractors", "method", "seed")
 
 def main() -> None:
     """Trains what the table lacks."""
-    options = _options()
+    parser = _parser()
+    options = parser.parse_args()
     table = Table(options.out, kept(options.out))
     done = {tuple(str(row[name]) for name in NAMES) for row in table.rows}
-    for named, config in _cases(options):
+    for named, config in planned(parser, _cases(options)):
         if tuple(str(value) for value in named.values()) not in done:
             table.add(named | _moved(config, options))
 
@@ -92,7 +93,7 @@ def move_inputs(config: Config) -> None:
     new.close()
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "moved.csv")
     add = parser.add_argument
     add("--task", default="envpool/HalfCheetah-v5", help="task [envpool/HalfCheetah-v5]")
@@ -101,7 +102,7 @@ def _options() -> argparse.Namespace:
     add("--methods", nargs="+", default=["select_growing"], choices=methods, help="methods")
     add("--steps", type=float, default=3e6, help="useful steps, of both halves [3e6]")
     add_run_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

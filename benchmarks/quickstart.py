@@ -7,31 +7,38 @@ the command goes on where it was cut off.
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 
-from learning_rows import add_run_options, learn
+from learning_rows import add_run_options, learn, planned
 from measuring import command
 
+from nesht_jax.run.config import Config
 from nesht_jax.run.settings import make_config
 
 
 def main() -> None:
     """Writes the table."""
-    options = _options()
-    base = make_config("quickstart")
-    base = replace(base, out=None)
-    if options.steps:
-        base = replace(base, steps=options.steps)
-    cases = [("quickstart", replace(base, seed=seed)) for seed in options.seeds]
+    parser = _parser()
+    options = parser.parse_args()
+    cases = planned(parser, _cases(options))
     learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
 
 
-def _options() -> argparse.Namespace:
+def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
+    base = replace(make_config("quickstart"), out=None)
+    if options.steps is not None:
+        base = replace(base, steps=options.steps)
+    for seed in options.seeds:
+        yield "quickstart", replace(base, seed=seed)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "quickstart.csv")
     add = parser.add_argument
     add("--steps", type=int, help="useful steps of each run; else as many as the quickstart does")
     add_run_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from learning_rows import add_run_options, learn
+from learning_rows import add_run_options, learn, planned
 from measuring import HERE, Row, command, write
 from tables import rows_of
 
+from nesht_jax.envs.catalog import nearest
 from nesht_jax.run.config import Config
 from nesht_jax.run.names import tuned_config
 from nesht_jax.run.settings import make_config
@@ -45,21 +46,38 @@ OVERSHOOT = 1.03
 
 def main() -> None:
     """Writes both tables."""
-    options = _options()
-    rows = learn(_cases(options), table=options.out, runs=options.runs, episodes=options.episodes)
+    parser = _parser()
+    options = parser.parse_args()
+    cases = planned(parser, _cases(options))
+    rows = learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
     write(options.out.with_stem(f"{options.out.stem}_reached"), reached(rows))
 
 
 def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
     for seed in options.seeds:
         for task in options.tasks:
-            steps = options.steps or 1e6 * max(MARKS[played(task)])
+            marks = marks_of(task)
+            steps = max(marks) if options.steps is None else options.steps
+            if steps < min(marks):
+                raise ValueError(f"{task} is told from {min(marks):g} steps on, got {steps:g}")
             yield settings(task, int(steps), seed)
 
 
 def played(task: str) -> str:
     """Name of the robot or game of a task."""
-    return task.split("/")[1].split("-")[0]
+    return task.rpartition("/")[2].split("-")[0]
+
+
+def marks_of(task: str) -> list[float]:
+    """Steps after which the score of a task is told.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    name = played(task)
+    if name not in MARKS:
+        raise ValueError(f"no marks for {task}; {nearest(name, MARKS)}")
+    return [1e6 * million for million in MARKS[name]]
 
 
 def settings(task: str, steps: int, seed: int) -> tuple[str, Config]:
@@ -124,7 +142,7 @@ def _seconds(steps: float, run: Row) -> float:
     return float(run["seconds"]) * min(steps / float(run["steps"]), 1)
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "scores.csv")
     add = parser.add_argument
     robots = [name for name in MARKS if name not in GAMES]
@@ -132,7 +150,7 @@ def _options() -> argparse.Namespace:
     add("--tasks", nargs="+", default=tasks, help="tasks [v4 and v5 of six robots]")
     add("--steps", type=float, help="useful steps of each run [to the last mark]")
     add_run_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-from learning_rows import add_run_options, learn
+from learning_rows import add_run_options, learn, planned
 from measuring import Row, command, write
 
 from nesht_jax import make_task
@@ -141,8 +141,10 @@ class Key(NamedTuple):
 
 def main() -> None:
     """Writes both tables."""
-    options = _options()
-    rows = learn(_cases(options), table=options.out, runs=options.runs, episodes=options.episodes)
+    parser = _parser()
+    options = parser.parse_args()
+    cases = planned(parser, _cases(options))
+    rows = learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
     summary = options.out.with_stem(f"{options.out.stem}_summary")
     write(summary, summarize(rows))
 
@@ -264,7 +266,7 @@ def _p_value(returns: list[float], rival: list[float]) -> Any:
     return f"{stats.ttest_ind(returns, rival, equal_var=False)[1]:.2g}"
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "study.csv")
     add = parser.add_argument
     add("--tasks", nargs="+", default=["envpool/Hopper-v5"], help="tasks [envpool/Hopper-v5]")
@@ -275,7 +277,7 @@ def _options() -> argparse.Namespace:
     add("--methods", nargs="+", default=methods, choices=methods, help="methods [all]")
     add("--steps", type=float, default=3e6, help="useful steps of each run [3e6]")
     add_run_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

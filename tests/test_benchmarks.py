@@ -86,6 +86,20 @@ def test_scores_are_told_at_marks(monkeypatch):
     assert (late["seeds"], late["published"], late["seconds"]) == (3, 350, 50)
 
 
+def test_published_figures_are_of_games_and_of_robots_of_v4(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    reached = runpy.run_path(str(SCRIPTS["scores"]))["reached"]
+    run = {"seconds": "50", "return": "1", "curve": "0:0", "steps": "2e7"}
+    rows = reached([run | {"task": f"envpool/{name}-v5"} for name in ("Boxing", "Swimmer")])
+    beside = {(row["task"], row["million_steps"]): row["published"] for row in rows}
+    assert beside == {
+        ("envpool/Boxing-v5", 2.0): "",
+        ("envpool/Boxing-v5", 20.0): 75,
+        ("envpool/Swimmer-v5", 0.3): "",
+        ("envpool/Swimmer-v5", 0.5): "",
+    }
+
+
 def test_scores_of_games_are_of_their_memory(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     settings = runpy.run_path(str(SCRIPTS["scores"]))["settings"]
@@ -93,6 +107,35 @@ def test_scores_of_games_are_of_their_memory(monkeypatch):
     assert (named, config.task_options, config.seed) == ("defaults", {"observation": "ram"}, 3)
     named, config = settings("envpool/Ant-v4", 100, 3)
     assert (named, config.task_options, config.horizon) == ("tuned", {}, 100)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("scores --tasks envpool/Humanoid-v4", "no marks for envpool/Humanoid-v4; valid are Ant"),
+        ("scores --tasks envpool/Hoper-v4", "no marks for envpool/Hoper-v4; did you mean Hopper"),
+        ("scores --tasks envpool/Ant-v4 --steps 10", "is told from 3e+06 steps on, got 10"),
+        ("study --tasks probe/linear probe/liner --methods nes", "did you mean probe/linear"),
+        ("study --tasks probe/linear --methods nes --steps 0", "steps must be at least 1, got 0"),
+        (
+            "moved --task Hopper-v5",
+            "needs the name of its suite: Hopper-v5 is in envpool/Hopper-v5",
+        ),
+        ("agents --fractions 2", "must be in"),
+        ("quickstart --steps 0", "steps must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_trained(
+    command, message, monkeypatch, capsys, tmp_path
+):
+    name, *options = command.split()
+    out = ["--out", str(tmp_path / "new.csv"), "--runs", str(tmp_path / "runs")]
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, "argv", [name, *options, *out])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(SCRIPTS[name]))["main"]()
+    assert exit_.value.code == 2 and message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_all_that_is_known_of_an_input_moves_with_it(monkeypatch, tmp_path):

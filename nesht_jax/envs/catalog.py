@@ -179,11 +179,11 @@ def unknown_task(given: str) -> str:
     suite, slash, name = given.partition("/")
     if suite in SUITES:
         return f"unknown task {given!r}; {_nearest_in(suite, name)}"
-    elsewhere = _elsewhere(name) if slash else None
-    if elsewhere:
-        return f"unknown suite {suite!r} in task {given!r}; {elsewhere}"
+    elsewhere = _elsewhere(name if slash else given)
     if slash:
-        return f"unknown suite {suite!r} in task {given!r}; {nearest(suite, SUITES)}"
+        return f"unknown suite {suite!r} in task {given!r}; {elsewhere or nearest(suite, SUITES)}"
+    if elsewhere:
+        return f"task {given!r} needs the name of its suite: {elsewhere}"
     return f"unknown task {given!r}; {_nearest_anywhere(given)}"
 
 

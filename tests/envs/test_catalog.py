@@ -160,6 +160,11 @@ def test_nearest_names(given, valid, clause):
             "unknown suite 'gym' in task 'gym/CartPole-v0'; "
             "CartPole-v0 is in gymnasium/CartPole-v0",
         ),
+        (
+            "CartPole-v0",
+            "task 'CartPole-v0' needs the name of its suite: "
+            "CartPole-v0 is in gymnasium/CartPole-v0",
+        ),
         ("brx/x", "unknown suite 'brx' in task 'brx/x'; did you mean brax"),
     ],
 )

@@ -55,7 +55,7 @@ def test_an_option_no_probe_has_is_refused():
     [
         ("prob/linear", "unknown suite 'prob'.*probe"),
         ("probe/lineer", "unknown task 'probe/lineer'.*probe/linear"),
-        ("linear", "unknown task 'linear'"),
+        ("linear", "task 'linear' needs the name of its suite: linear is in probe/linear"),
     ],
 )
 def test_an_unknown_task_is_answered_with_the_nearest(name, match):

@@ -40,7 +40,7 @@ def test_distractors_and_horizon_are_part_of_the_task():
         ("probe/linear", {"options": {"a": 1}}, "probe/linear has no options"),
         ("probe/liner", {}, "unknown task 'probe/liner'; did you mean probe/linear"),
         ("mujoco/hopper", {}, "unknown suite 'mujoco'"),
-        ("Hopper", {}, "unknown task 'Hopper'; did you mean Hopper"),
+        ("Hopper", {}, "'Hopper' needs the name of its suite: Hopper is in envpool/Hopper-v4"),
         ("mjx/CartPole-v1", {}, "CartPole-v1 is in envpool/CartPole-v1"),
         ("gymnasium/nowhere:Mine-v0", {}, "needs the module 'nowhere'"),
     ],
