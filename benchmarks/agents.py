@@ -16,8 +16,8 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from learning_rows import add_run_options, learn, planned
-from measuring import Row, command, write
+from learning_rows import add_run_options, learn
+from measuring import Row, command, planned, task_name, write
 
 from nesht_jax import make_config, make_task
 from nesht_jax.policy.size import dense_twin
@@ -173,7 +173,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "agents.csv")
     add = parser.add_argument
     add("--agent", default="dqn", choices=["dqn", "sac", "ppo"], help="agent [dqn]")
-    add("--tasks", nargs="+", default=["gymnax/Acrobot-v1"], help="tasks [gymnax/Acrobot-v1]")
+    add(
+        "--tasks",
+        type=task_name,
+        nargs="+",
+        default=["gymnax/Acrobot-v1"],
+        help="tasks [gymnax/Acrobot-v1]",
+    )
     add("--methods", nargs="+", default=METHODS, choices=METHODS, help="methods [all]")
     add("--fractions", type=float, nargs="+", default=[0.9], help="fractions zeroed [0.9]")
     add("--scope", default="erk", choices=list(SCOPES), help="how layers share them [erk]")

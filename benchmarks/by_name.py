@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from learning_rows import add_run_options, learn
-from measuring import command
+from measuring import command, planned
 
 from nesht_jax.run.config import Config
 from nesht_jax.run.names import tuned_config
@@ -35,8 +35,10 @@ TASKS = (
 
 def main() -> None:
     """Writes the table."""
-    options = _options()
-    learn(_cases(options), table=options.out, runs=options.runs, episodes=options.episodes)
+    parser = _parser()
+    options = parser.parse_args()
+    cases = planned(parser, _cases(options))
+    learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
 
 
 def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
@@ -53,12 +55,12 @@ def settings(name: str) -> list[tuple[str, Config]]:
     return [("tuned", meant), defaults] if tuned_config(meant.task) else [defaults]
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "by_name.csv")
     add = parser.add_argument
     add("--tasks", nargs="+", default=list(TASKS), metavar="NAME", help="tasks [eleven of them]")
     add_run_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loops import Training, pool, random_actions, scan, usual_num_envs, zero_actions
-from measuring import Row, Table, command
+from measuring import Row, Table, command, task_name
 
 from nesht_jax.policy.convolution import CONVOLUTIONS
 from nesht_jax.run.build import Experiment, build
@@ -146,7 +146,7 @@ def alternate(
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "ceiling.csv")
     add, tasks = parser.add_argument, ["envpool/Hopper-v5", "envpool/HalfCheetah-v5"]
-    add("--tasks", nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
+    add("--tasks", type=task_name, nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
     add("--distractors", type=int, nargs="+", default=[5], help="numbers N of distractors [5]")
     add("--hidden", type=int, nargs="*", default=[], help="widths of hidden layers; none is linear")
     add("--convolutions", default="none", choices=list(CONVOLUTIONS), help="layers before [none]")

@@ -18,7 +18,7 @@ from statistics import median
 import jax
 import numpy as np
 from loops import Training
-from measuring import Row, Table, command, fresh
+from measuring import Row, Table, command, fresh, task_name
 
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.es.nes import make_generation
@@ -93,7 +93,7 @@ def _options() -> argparse.Namespace:
     parser = command(__doc__, "devices.csv")
     add = parser.add_argument
     tasks = ["gymnax/CartPole-v1", "probe/countdown"]
-    add("--tasks", nargs="+", default=tasks, help="tasks of suites in JAX [two]")
+    add("--tasks", type=task_name, nargs="+", default=tasks, help="tasks of suites in JAX [two]")
     add("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="devices [1 2 4 8]")
     add("--num_members", type=int, default=512, help="members, if weak of a device [512]")
     add("--seconds", type=float, default=3.0, help="seconds to time [3]")

@@ -5,7 +5,7 @@ import csv
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from measuring import Row, Table, commit
@@ -15,8 +15,6 @@ from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run, projected
 from nesht_jax.run.result import Result
 from nesht_jax.run.sweep import trained
-
-Case = TypeVar("Case")
 
 POINTS = 60
 """Evaluations of a run that its row tells, evenly spaced among all."""
@@ -31,15 +29,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds [0 1 2 3 4]")
     add("--episodes", type=int, default=100, help="episodes of the final evaluation [100]")
     add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
-
-
-def planned(parser: argparse.ArgumentParser, cases: Iterable[Case]) -> list[Case]:
-    """Makes the configs of all runs before the first is trained; bad input ends the process with
-    one sentence."""
-    try:
-        return list(cases)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 def learn(

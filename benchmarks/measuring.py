@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from nesht_jax.envs.host import cores
 from nesht_jax.run.cli.options import add_settings, given_settings
 from nesht_jax.run.config import Config
+from nesht_jax.run.machine import has_accelerator
+from nesht_jax.run.names import resolve_task
 from nesht_jax.run.settings import read_command
 
 HERE = Path(__file__).parent
@@ -44,6 +46,8 @@ PACKAGES = (
 Row = dict[str, Any]
 """Column -> value."""
 
+Case = TypeVar("Case")
+
 
 # ---------------------------------------------------------------------------------- commands
 
@@ -62,6 +66,22 @@ def command(about: str | None, table: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=HERE / table, help=f"table to write [{table}]")
     return parser
+
+
+def task_name(given: str) -> str:
+    """Finds the task that a word of the command line means: the ``type`` of such arguments."""
+    try:
+        return resolve_task(given, accelerator="/" not in given and has_accelerator()).task
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def planned(parser: argparse.ArgumentParser, cases: Iterable[Case]) -> list[Case]:
+    """Makes all cases before the first is measured; bad input ends the process with a sentence."""
+    try:
+        return list(cases)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def parse_with_settings(

@@ -12,7 +12,7 @@ import time
 
 import jax
 from loops import Training
-from measuring import Row, Table, command, fresh, peak_memory
+from measuring import Row, Table, command, fresh, peak_memory, task_name
 
 from nesht_jax.run.config import Config
 from nesht_jax.run.sections import AlgorithmConfig, OptimizerConfig, PolicyConfig, SparsityConfig
@@ -62,7 +62,7 @@ def measure(*, task: str, num_members: int, width: int, rank: int | None, horizo
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "memory.csv")
     add, tasks = parser.add_argument, ["envpool/Hopper-v5", "brax/hopper"]
-    add("--tasks", nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
+    add("--tasks", type=task_name, nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
     add("--num_members", type=int, default=4096, help="members of the generation [4096]")
     add("--width", type=int, default=1300, help="width of the two hidden layers [1300]")
     add("--horizon", type=int, default=5, help="steps after which episodes are cut [5]")

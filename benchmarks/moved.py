@@ -16,8 +16,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from learning_rows import add_run_options, kept, measure, planned
-from measuring import Row, Table, command
+from learning_rows import add_run_options, kept, measure
+from measuring import Row, Table, command, planned, task_name
 from study import METHODS, settings
 
 from nesht_jax.run.build import build
@@ -96,7 +96,12 @@ def move_inputs(config: Config) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "moved.csv")
     add = parser.add_argument
-    add("--task", default="envpool/HalfCheetah-v5", help="task [envpool/HalfCheetah-v5]")
+    add(
+        "--task",
+        type=task_name,
+        default="envpool/HalfCheetah-v5",
+        help="task [envpool/HalfCheetah-v5]",
+    )
     add("--distractors", type=int, nargs="+", default=[0, 10], help="N of ×N [0 10]")
     methods = list(METHODS)
     add("--methods", nargs="+", default=["select_growing"], choices=methods, help="methods")

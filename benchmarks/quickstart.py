@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
-from learning_rows import add_run_options, learn, planned
-from measuring import command
+from learning_rows import add_run_options, learn
+from measuring import command, planned
 
 from nesht_jax.run.config import Config
 from nesht_jax.run.settings import make_config

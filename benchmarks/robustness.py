@@ -12,29 +12,30 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from measuring import Row, Table, command
+from measuring import Row, Table, command, planned
 
 from nesht_jax.run.build import build_task
+from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.yaml import read_config
 
 
 def main() -> None:
     """Writes the table."""
-    options = _options()
+    parser = _parser()
+    options = parser.parse_args()
     table = Table(options.out)
-    for folder in options.runs:
+    for config in planned(parser, map(read_config, options.runs)):
         for deviation in options.deviations:
-            table.add(measure(folder, deviation, options.episodes))
+            table.add(measure(config, deviation, options.episodes))
 
 
-def measure(folder: Path, deviation: float, episodes: int) -> Row:
+def measure(config: Config, deviation: float, episodes: int) -> Row:
     """Evaluates a run where what it sees is noisy."""
-    config = read_config(folder)
     noise: dict[str, Any] = {"observation_noise": deviation}
     if build_task(config).image_shape is not None:
         noise = {"options": {"pixel_noise": deviation}}
-    scores = evaluate_run(folder, episodes=episodes, **noise)
+    scores = evaluate_run(config.folder, episodes=episodes, **noise)
     return {
         "task": config.task,
         "method": config.method,
@@ -48,7 +49,7 @@ def measure(folder: Path, deviation: float, episodes: int) -> Row:
     }
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "robustness.csv")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     deviations = [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
@@ -61,7 +62,7 @@ def _options() -> argparse.Namespace:
         help=f"standard deviations of the noise, in pixel values [{shown}]",
     )
     parser.add_argument("--episodes", type=int, default=20, help="games at each deviation [20]")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

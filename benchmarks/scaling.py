@@ -15,7 +15,16 @@ from statistics import median
 
 import jax
 from loops import Training
-from measuring import Row, Table, command, fresh, memory_available, memory_in_use, peak_of
+from measuring import (
+    Row,
+    Table,
+    command,
+    fresh,
+    memory_available,
+    memory_in_use,
+    peak_of,
+    task_name,
+)
 
 from nesht_jax.run.config import Config
 from nesht_jax.run.sections import AlgorithmConfig
@@ -103,7 +112,13 @@ def _options() -> argparse.Namespace:
     add, tasks = parser.add_argument, ["envpool/Hopper-v5", "mjx/hopper"]
     sizes = [64, 256, 1024, 4096, 16384, 65536]
     shown = " ".join(map(str, sizes))
-    add("--tasks", nargs="+", default=tasks, help=f"one of envpool, one of mjx [{' '.join(tasks)}]")
+    add(
+        "--tasks",
+        type=task_name,
+        nargs="+",
+        default=tasks,
+        help=f"one of envpool, one of mjx [{' '.join(tasks)}]",
+    )
     add("--num_members", type=int, nargs="+", default=sizes, help=f"population sizes [{shown}]")
     add("--horizon", type=int, default=10, help="steps after which episodes are cut [10]")
     add("--distractors", type=int, default=5, help="number N of distractors [5]")

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from learning_rows import add_run_options, learn, planned
-from measuring import HERE, Row, command, write
+from learning_rows import add_run_options, learn
+from measuring import HERE, Row, command, planned, task_name, write
 from tables import rows_of
 
 from nesht_jax.envs.catalog import nearest
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     robots = [name for name in MARKS if name not in GAMES]
     tasks = [f"envpool/{name}-v{version}" for version in (4, 5) for name in robots]
-    add("--tasks", nargs="+", default=tasks, help="tasks [v4 and v5 of six robots]")
+    add("--tasks", type=task_name, nargs="+", default=tasks, help="tasks [v4 and v5 of six robots]")
     add("--steps", type=float, help="useful steps of each run [to the last mark]")
     add_run_options(parser)
     return parser

@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from learning_rows import add_run_options, learn
-from measuring import HERE, Row, command, write
+from measuring import HERE, Row, command, planned, task_name, write
 from tables import rows_of
 
 from nesht_jax import make_config, make_task
@@ -74,9 +74,10 @@ STEPS = {"Swimmer": 2e6}
 
 def main() -> None:
     """Writes both tables."""
-    options = _options()
+    parser = _parser()
+    options = parser.parse_args()
     where = {"table": options.out, "runs": options.runs, "episodes": options.episodes}
-    rows = learn(_cases(options), more=proposals, **where)
+    rows = learn(planned(parser, _cases(options)), more=proposals, **where)
     write(options.out.with_stem(f"{options.out.stem}_summary"), summarize(rows))
 
 
@@ -111,7 +112,7 @@ def robot(task: str) -> str:
 
 def settings(task: str, search: str, hidden: int, controller: str, steps: float | None) -> Config:
     """Makes the config of a search on a task."""
-    steps = steps or STEPS.get(robot(task), 3e6)
+    steps = STEPS.get(robot(task), 3e6) if steps is None else steps
     parts = [BASE, OWN.get(robot(task), {}), SEARCHES[search]]
     given = functools.reduce(merge, parts, {"steps": int(steps), "generations": None})
     given = merge(given, {"task": task, "policy": {"hidden": [hidden] if hidden else []}})
@@ -177,17 +178,23 @@ def _weights(task: str, search: str, hidden: int) -> Any:
     return size_of(kernels, encoding, biases=0, colors=colors, kept=64).weights
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "search.csv")
     add = parser.add_argument
-    add("--tasks", nargs="+", default=["envpool/Swimmer-v4"], help="tasks [envpool/Swimmer-v4]")
+    add(
+        "--tasks",
+        type=task_name,
+        nargs="+",
+        default=["envpool/Swimmer-v4"],
+        help="tasks [envpool/Swimmer-v4]",
+    )
     searches = list(SEARCHES)
     add("--searches", nargs="+", default=searches, choices=searches, help="searches [all]")
     add("--hidden", type=int, default=32, help="hidden units; 0: linear [32]")
     add("--controllers", nargs="+", default=CONTROLLERS, choices=CONTROLLERS, help="[all]")
     add("--steps", type=float, help="useful steps of each run [3e6, of Swimmer 2e6]")
     add_run_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

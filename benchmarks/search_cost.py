@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from measuring import Row, Table, command, timed
+from measuring import Row, Table, command, task_name, timed
 
 from nesht_jax import State, make_config
 from nesht_jax.run.build import Experiment, build, build_training
@@ -101,7 +101,9 @@ def generation_seconds(task: str) -> float:
 
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "search_cost.csv")
-    parser.add_argument("--task", default="envpool/HalfCheetah-v4", help="task of the generation")
+    parser.add_argument(
+        "--task", type=task_name, default="envpool/HalfCheetah-v4", help="task of the generation"
+    )
     parser.add_argument("--repeats", type=int, default=20, help="repetitions of each timing [20]")
     return parser.parse_args()
 

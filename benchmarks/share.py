@@ -10,7 +10,7 @@ import argparse
 
 import jax
 from loops import scan, usual_num_envs, zero_actions
-from measuring import Row, Table, command, timed
+from measuring import Row, Table, command, task_name, timed
 
 from nesht_jax.envs.compiler import compiler_options
 from nesht_jax.es.nes import State, generation_keys
@@ -100,7 +100,13 @@ def masked_seconds(task: Task, num_members: int, steps: int) -> float:
 def _options() -> argparse.Namespace:
     parser = command(__doc__, "share.csv")
     add, tasks = parser.add_argument, ["mjx/hopper", "mjx/walker2d", "mjx/ant", "mjx/humanoid"]
-    add("--tasks", nargs="+", default=tasks, help=f"tasks in JAX [{' '.join(tasks)}]")
+    add(
+        "--tasks",
+        type=task_name,
+        nargs="+",
+        default=tasks,
+        help=f"tasks in JAX [{' '.join(tasks)}]",
+    )
     add("--num_members", type=int, nargs="+", default=[256, 4096], help="members [256 4096]")
     add("--num_envs", type=int, nargs="+", help="environments at once; else the suite's choice")
     add("--distractors", type=int, default=5, help="number N of distractors [5]")

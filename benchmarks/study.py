@@ -15,8 +15,8 @@ from statistics import fmean, median
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-from learning_rows import add_run_options, learn, planned
-from measuring import Row, command, write
+from learning_rows import add_run_options, learn
+from measuring import Row, command, planned, task_name, write
 
 from nesht_jax import make_task
 from nesht_jax.report.statistics import bootstrap_interval
@@ -269,7 +269,13 @@ def _p_value(returns: list[float], rival: list[float]) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = command(__doc__, "study.csv")
     add = parser.add_argument
-    add("--tasks", nargs="+", default=["envpool/Hopper-v5"], help="tasks [envpool/Hopper-v5]")
+    add(
+        "--tasks",
+        type=task_name,
+        nargs="+",
+        default=["envpool/Hopper-v5"],
+        help="tasks [envpool/Hopper-v5]",
+    )
     add("--distractors", type=int, nargs="+", default=[0, 10], help="N of ×N [0 10]")
     kinds = get_args(DistractorKind)
     add("--kinds", nargs="+", default=["normal"], choices=kinds, help="kinds of them [normal]")

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import Row, Table, command, fresh
+from measuring import Row, Table, command, fresh, task_name
 from rich.console import Console
 
 from nesht_jax import Config, train
@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser = command(__doc__, "sweep.csv")
     add = parser.add_argument
     tasks = ["gymnax/CartPole-v1", "probe/countdown"]
-    add("--tasks", nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
+    add("--tasks", type=task_name, nargs="+", default=tasks, help=f"tasks [{' '.join(tasks)}]")
     add("--seeds", type=int, nargs="+", default=[8], help="numbers of seeds [8]")
     add("--generations", type=int, default=100, help="generations of a run [100]")
     add("--case", type=json.loads, help=argparse.SUPPRESS)

@@ -113,15 +113,16 @@ def test_scores_of_games_are_of_their_memory(monkeypatch):
     ("command", "message"),
     [
         ("scores --tasks envpool/Humanoid-v4", "no marks for envpool/Humanoid-v4; valid are Ant"),
-        ("scores --tasks envpool/Hoper-v4", "no marks for envpool/Hoper-v4; did you mean Hopper"),
-        ("scores --tasks envpool/Ant-v4 --steps 10", "is told from 3e+06 steps on, got 10"),
+        ("scores --tasks envpool/Hoper-v4", "did you mean envpool/Hopper-v4"),
+        ("scores --tasks Ant-v4 --steps 10", "envpool/Ant-v4 is told from 3e+06 steps on, got 10"),
         ("study --tasks probe/linear probe/liner --methods nes", "did you mean probe/linear"),
         ("study --tasks probe/linear --methods nes --steps 0", "steps must be at least 1, got 0"),
-        (
-            "moved --task Hopper-v5",
-            "needs the name of its suite: Hopper-v5 is in envpool/Hopper-v5",
-        ),
+        ("moved --task Hoper-v5", "did you mean Hopper-v5"),
+        ("search --steps 0", "steps must be at least 1, got 0"),
+        ("share --tasks probe/liner", "did you mean probe/linear"),
+        ("robustness nowhere", "there is no run folder nowhere"),
         ("agents --fractions 2", "must be in"),
+        ("by_name --tasks Hopper-v5 Hoper-v5", "did you mean Hopper-v5"),
         ("quickstart --steps 0", "steps must be at least 1, got 0"),
     ],
 )
@@ -129,7 +130,8 @@ def test_bad_input_is_told_before_anything_is_trained(
     command, message, monkeypatch, capsys, tmp_path
 ):
     name, *options = command.split()
-    out = ["--out", str(tmp_path / "new.csv"), "--runs", str(tmp_path / "runs")]
+    out = ["--out", str(tmp_path / "new.csv")]
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setattr(sys, "argv", [name, *options, *out])
     with pytest.raises(SystemExit) as exit_:
