@@ -25,9 +25,9 @@ from nesht_jax.run.settings import make_config
 from nesht_jax.run.yaml import merge
 from nesht_jax.types import DistractorKind
 
-OWN = {
-    "HalfCheetah": {"horizon": 100, "horizon_growth": 1.0, "evaluation": {"horizon": 1000}},
-}
+SHORT = {"horizon": 100, "horizon_growth": 1.0, "evaluation": {"horizon": 1000}}
+
+OWN = {"HalfCheetah": SHORT, "Ant": SHORT}
 """What tasks need otherwise than Hopper: of episodes that never end early, 3e6 steps hold few."""
 
 UPDATES = {"HalfCheetah": 930, "Hopper": 240}
