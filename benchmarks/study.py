@@ -28,7 +28,7 @@ from nesht_jax.types import DistractorKind
 SHORT = {"horizon": 100, "horizon_growth": 1.0, "evaluation": {"horizon": 1000}}
 
 OWN = {"HalfCheetah": SHORT, "Ant": SHORT}
-"""What tasks need otherwise than Hopper: of episodes that never end early, 3e6 steps hold few."""
+"""What tasks need otherwise than Hopper: of episodes that hardly end early, 3e6 steps hold few."""
 
 UPDATES = {"HalfCheetah": 930, "Hopper": 240}
 """Updates that 3e6 steps pay for, nearly."""
