@@ -46,10 +46,9 @@ SCOPES = {"erk": "erdos_renyi_kernel", "uniform": "layer"}
 
 def main() -> None:
     """Writes both tables."""
-    parser = _parser()
-    options = parser.parse_args()
+    options = _options()
     rows = learn(
-        planned(parser, _cases(options)),
+        planned(_cases(options)),
         table=options.out,
         runs=options.runs,
         episodes=options.episodes,
@@ -169,7 +168,7 @@ def _number(value: Any) -> Any:
     return "" if np.isnan(value) else round(float(value), 1)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "agents.csv")
     add = parser.add_argument
     add("--agent", default="dqn", choices=["dqn", "sac", "ppo"], help="agent [dqn]")
@@ -185,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scope", default="erk", choices=list(SCOPES), help="how layers share them [erk]")
     add("--steps", type=float, default=None, help="steps of each run [as the preset]")
     add_run_options(parser)
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -35,9 +35,8 @@ TASKS = (
 
 def main() -> None:
     """Writes the table."""
-    parser = _parser()
-    options = parser.parse_args()
-    cases = planned(parser, _cases(options))
+    options = _options()
+    cases = planned(_cases(options))
     learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
 
 
@@ -55,12 +54,12 @@ def settings(name: str) -> list[tuple[str, Config]]:
     return [("tuned", meant), defaults] if tuned_config(meant.task) else [defaults]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "by_name.csv")
     add = parser.add_argument
     add("--tasks", nargs="+", default=list(TASKS), metavar="NAME", help="tasks [eleven of them]")
     add_run_options(parser)
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -76,12 +76,13 @@ def task_name(given: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def planned(parser: argparse.ArgumentParser, cases: Iterable[Case]) -> list[Case]:
+def planned(cases: Iterable[Case]) -> list[Case]:
     """Makes all cases before the first is measured; bad input ends the process with a sentence."""
     try:
         return list(cases)
     except ValueError as error:
-        parser.error(str(error))
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def parse_with_settings(

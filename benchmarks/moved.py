@@ -32,11 +32,10 @@ NAMES = ("task", "distractors", "method", "seed")
 
 def main() -> None:
     """Trains what the table lacks."""
-    parser = _parser()
-    options = parser.parse_args()
+    options = _options()
     table = Table(options.out, kept(options.out))
     done = {tuple(str(row[name]) for name in NAMES) for row in table.rows}
-    for named, config in planned(parser, _cases(options)):
+    for named, config in planned(_cases(options)):
         if tuple(str(value) for value in named.values()) not in done:
             table.add(named | _moved(config, options))
 
@@ -93,7 +92,7 @@ def move_inputs(config: Config) -> None:
     new.close()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "moved.csv")
     add = parser.add_argument
     add(
@@ -107,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", default=["select_growing"], choices=methods, help="methods")
     add("--steps", type=float, default=3e6, help="useful steps, of both halves [3e6]")
     add_run_options(parser)
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

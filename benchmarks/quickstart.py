@@ -19,9 +19,8 @@ from nesht_jax.run.settings import make_config
 
 def main() -> None:
     """Writes the table."""
-    parser = _parser()
-    options = parser.parse_args()
-    cases = planned(parser, _cases(options))
+    options = _options()
+    cases = planned(_cases(options))
     learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
 
 
@@ -33,12 +32,12 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
         yield "quickstart", replace(base, seed=seed)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "quickstart.csv")
     add = parser.add_argument
     add("--steps", type=int, help="useful steps of each run; else as many as the quickstart does")
     add_run_options(parser)
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

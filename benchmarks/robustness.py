@@ -22,10 +22,9 @@ from nesht_jax.run.yaml import read_config
 
 def main() -> None:
     """Writes the table."""
-    parser = _parser()
-    options = parser.parse_args()
+    options = _options()
     table = Table(options.out)
-    for config in planned(parser, map(read_config, options.runs)):
+    for config in planned(map(read_config, options.runs)):
         for deviation in options.deviations:
             table.add(measure(config, deviation, options.episodes))
 
@@ -49,7 +48,7 @@ def measure(config: Config, deviation: float, episodes: int) -> Row:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "robustness.csv")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     deviations = [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
@@ -62,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"standard deviations of the noise, in pixel values [{shown}]",
     )
     parser.add_argument("--episodes", type=int, default=20, help="games at each deviation [20]")
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -46,9 +46,8 @@ OVERSHOOT = 1.03
 
 def main() -> None:
     """Writes both tables."""
-    parser = _parser()
-    options = parser.parse_args()
-    cases = planned(parser, _cases(options))
+    options = _options()
+    cases = planned(_cases(options))
     rows = learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
     write(options.out.with_stem(f"{options.out.stem}_reached"), reached(rows))
 
@@ -142,7 +141,7 @@ def _seconds(steps: float, run: Row) -> float:
     return float(run["seconds"]) * min(steps / float(run["steps"]), 1)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "scores.csv")
     add = parser.add_argument
     robots = [name for name in MARKS if name not in GAMES]
@@ -150,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", type=task_name, nargs="+", default=tasks, help="tasks [v4 and v5 of six robots]")
     add("--steps", type=float, help="useful steps of each run [to the last mark]")
     add_run_options(parser)
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -74,10 +74,9 @@ STEPS = {"Swimmer": 2e6}
 
 def main() -> None:
     """Writes both tables."""
-    parser = _parser()
-    options = parser.parse_args()
+    options = _options()
     where = {"table": options.out, "runs": options.runs, "episodes": options.episodes}
-    rows = learn(planned(parser, _cases(options)), more=proposals, **where)
+    rows = learn(planned(_cases(options)), more=proposals, **where)
     write(options.out.with_stem(f"{options.out.stem}_summary"), summarize(rows))
 
 
@@ -178,7 +177,7 @@ def _weights(task: str, search: str, hidden: int) -> Any:
     return size_of(kernels, encoding, biases=0, colors=colors, kept=64).weights
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "search.csv")
     add = parser.add_argument
     add(
@@ -194,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--controllers", nargs="+", default=CONTROLLERS, choices=CONTROLLERS, help="[all]")
     add("--steps", type=float, help="useful steps of each run [3e6, of Swimmer 2e6]")
     add_run_options(parser)
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

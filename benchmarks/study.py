@@ -141,9 +141,8 @@ class Key(NamedTuple):
 
 def main() -> None:
     """Writes both tables."""
-    parser = _parser()
-    options = parser.parse_args()
-    cases = planned(parser, _cases(options))
+    options = _options()
+    cases = planned(_cases(options))
     rows = learn(cases, table=options.out, runs=options.runs, episodes=options.episodes)
     summary = options.out.with_stem(f"{options.out.stem}_summary")
     write(summary, summarize(rows))
@@ -266,7 +265,7 @@ def _p_value(returns: list[float], rival: list[float]) -> Any:
     return f"{stats.ttest_ind(returns, rival, equal_var=False)[1]:.2g}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = command(__doc__, "study.csv")
     add = parser.add_argument
     add(
@@ -283,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", default=methods, choices=methods, help="methods [all]")
     add("--steps", type=float, default=3e6, help="useful steps of each run [3e6]")
     add_run_options(parser)
-    return parser
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
