@@ -1,6 +1,7 @@
 """Every script of ``benchmarks/`` tells what it takes; the quick ones write their tables."""
 
 import argparse
+import importlib
 import os
 import re
 import runpy
@@ -134,6 +135,8 @@ def test_bad_input_is_told_before_anything_is_trained(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setattr(sys, "argv", [name, *options, *out])
+    trainer = importlib.import_module("learning_rows")
+    monkeypatch.setattr(trainer, "trained", lambda config: pytest.fail("a run was trained"))
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path(str(SCRIPTS[name]))["main"]()
     assert exit_.value.code == 2 and message in capsys.readouterr().err
