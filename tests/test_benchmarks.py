@@ -101,6 +101,34 @@ def test_published_figures_are_of_games_and_of_robots_of_v4(monkeypatch):
     }
 
 
+def test_agents_are_told_as_a_share_of_what_dense_ones_gain(monkeypatch):
+    """From the untrained policies of both at 0 to the dense agents' return at 100."""
+    monkeypatch.syspath_prepend(FOLDER)
+    summarize = runpy.run_path(str(SCRIPTS["agents"]))["summarize"]
+
+    def runs(task, method, first, lasts):
+        common = {"task": task, "method": method, "steps": 1e5, "seconds": 9}
+        return [common | {"last": last, "curve": f"0:{first} 9:7"} for last in lasts]
+
+    rows = [
+        *runs("one", "dqn dense", -400, [-90, -100, -110, -900]),
+        *runs("one", "dqn set 0.9 erk", -600, [-140, -180, -200, -220]),
+        *runs("two", "dqn dense", 0, [50]),
+        *runs("two", "dqn set 0.9 erk", 0, [25]),
+    ]
+    told = {(row["task"], row["method"]): row for row in summarize(rows)}
+    one, both = told["one", "set"], told["all", "set"]
+    assert (one["agent"], one["fraction"], one["scope"]) == ("dqn", "0.9", "erk")
+    assert (one["last_iqm"], one["worst"], one["best"], one["seeds"]) == (-190, -220, -140, 4)
+    # begin -500 and dense -105: 310 of 395
+    assert one["percent_of_dense"] == pytest.approx(78.5, abs=0.05)
+    assert one["percent_low"] < one["percent_of_dense"] < one["percent_high"]
+    assert told["one", "dense"]["percent_of_dense"] == 100
+    # shares of all tasks together, .5 and .709 to .911: their middle three
+    assert both["percent_of_dense"] == pytest.approx(100 * (320 + 300 + 280) / 3 / 395, abs=0.05)
+    assert (both["seeds"], both["last_iqm"]) == (1, "")
+
+
 def test_scores_of_games_are_of_their_memory(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     settings = runpy.run_path(str(SCRIPTS["scores"]))["settings"]
