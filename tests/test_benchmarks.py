@@ -101,6 +101,39 @@ def test_published_figures_are_of_games_and_of_robots_of_v4(monkeypatch):
     }
 
 
+def test_the_study_sums_up_what_selection_retains_and_finds(monkeypatch):
+    """From where training begins at 0 to NES without distractors at 1; p is against NES."""
+    monkeypatch.syspath_prepend(FOLDER)
+    summarize = runpy.run_path(str(SCRIPTS["study"]))["summarize"]
+
+    def runs(method, distractors, returns, inputs):
+        common = {"task": "envpool/Hopper-v5", "kind": "normal", "steps": 3e6, "curve": "0:100 9:7"}
+        common |= {"method": method, "distractors": distractors, "inputs": " ".join(inputs)}
+        true = sum(int(i) < 11 for i in inputs)
+        common |= {"true_read": true, "distractors_read": len(inputs) - true}
+        return [common | {"return": value} for value in returns]
+
+    rows = [
+        *runs("nes_fast", "0", [1000, 1200, 1100], "0123"),
+        *runs("nes_fast", "10", [300, 200, 100], "0123"),
+        *runs("nes", "10", [150, 150, 140], "0123"),
+        *runs("select_fast", "0", [800, 900], "0123"),
+        *runs("select_fast", "0", [1000], ["4"]),
+        *runs("select_fast", "10", [600, 700, 500], ["0", "1", "2", "90"]),
+        *runs("ppo", "10", [50, 60], "0123"),
+    ]
+    told = {(row["method"], row["distractors"]): row for row in summarize(rows)}
+    found = told["select_fast", "10"]
+    assert found["retained"] == 0.5 and found["retained_low"] < 0.5 < found["retained_high"]
+    # Welch's t of [600, 700, 500] and [300, 200, 100]: 400 / sqrt(2 * 1e4 / 3), 4 degrees
+    assert found["p_against_nes"] == "0.008"
+    assert (found["recall"], found["false_share"]) == (0.75, 0.25)
+    assert (found["true_read"], found["distractors_read"], found["seeds"]) == (3, 1, 3)
+    assert told["nes_fast", "0"]["retained"] == 1
+    assert told["nes_fast", "10"]["p_against_nes"] == ""
+    assert (told["ppo", "10"]["retained"], told["ppo", "10"]["p_against_nes"]) == ("", "")
+
+
 def test_agents_are_told_as_a_share_of_what_dense_ones_gain(monkeypatch):
     """From the untrained policies of both at 0 to the dense agents' return at 100."""
     monkeypatch.syspath_prepend(FOLDER)
