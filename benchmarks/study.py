@@ -88,6 +88,7 @@ METHODS = {
         {"sparsity": MASKS | {"method": "pruning", "begin": 80, "end": "three quarters"}},
     ],
     "ars": ["ars-v2-t"],
+    "clipup": ["pgpe-clipup"],
     "nesht_published": ["code-mujoco"],
     "nes_published": ["code-mujoco", "nes"],
     "ppo": ["ppo", {"num_envs": 8, "agent": {"rollout": 256}}],
