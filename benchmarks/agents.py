@@ -42,7 +42,7 @@ DECAY = {"dqn": 2e-6, "sac": 2e-6, "ppo": 2e-4}
 """Weight decay of sparse agents: twice the source's, which is of squares."""
 
 OWN: dict[str, dict[str, Any]] = {"ppo": {"num_envs": 8, "agent": {"rollout": 256}}}
-"""What differs from a preset: side by side, environments bring the same steps of an update sooner."""
+"""What differs from a preset: environments side by side bring the steps of an update sooner."""
 
 SCOPES = {"erk": "erdos_renyi_kernel", "uniform": "layer"}
 
