@@ -10,6 +10,8 @@ dense that it is, where the untrained policy is 0. Lines of all tasks draw seeds
 """
 
 import argparse
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean
@@ -24,6 +26,7 @@ from nesht_jax.policy.size import dense_twin
 from nesht_jax.report.statistics import bootstrap_interval, iqm
 from nesht_jax.run.config import Config
 from nesht_jax.run.result import Result
+from nesht_jax.sparse.distribution import split
 
 METHODS = ["dense", "twin", "static", "set", "rigl", "pruning"]
 """Dense; a dense network of as many weights as a sparse one has; and the sparse methods."""
@@ -61,18 +64,25 @@ def main() -> None:
 
 
 def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
-    for seed in options.seeds:
-        for task in options.tasks:
-            for fraction in options.fractions:
-                for method in options.methods:
-                    share = "" if method == "dense" else f" {fraction:g}"
-                    scope = f" {options.scope}" if method not in ("dense", "twin") else ""
-                    config = settings(options, task, method, fraction)
-                    yield f"{options.agent} {method}{share}{scope}", replace(config, seed=seed)
+    given = options.seeds, options.tasks, options.fractions, options.methods
+    for seed, task, fraction, method in itertools.product(*given):
+        is_sparse = method not in ("dense", "twin")
+        for share in options.actor_shares if is_sparse else [None]:
+            words = [options.agent, method]
+            if method != "dense":
+                words.append(f"{fraction:g}")
+            if is_sparse:
+                words.append(options.scope)
+            if share is not None:
+                words.append(f"{share:g}")
+            config = settings(options, task, method, fraction, share)
+            yield " ".join(words), replace(config, seed=seed)
 
 
-def settings(options: argparse.Namespace, task: str, method: str, fraction: float) -> Config:
-    """Makes the config of a method on a task."""
+def settings(
+    options: argparse.Namespace, task: str, method: str, fraction: float, share: float | None
+) -> Config:
+    """Makes the config of a method on a task; of what lives, the actor may have a share."""
     published = make_config(task, options.agent)
     steps = int(published.steps or 0 if options.steps is None else options.steps)
     given: dict[str, Any] = {"horizon": HORIZONS.get(task), "steps": steps, "checkpoint_every": 100}
@@ -83,27 +93,52 @@ def settings(options: argparse.Namespace, task: str, method: str, fraction: floa
         hidden = twin(task, published, fraction)
         return make_config(task, options.agent, **given, policy={"hidden": hidden})
     begin, end, every = PRUNING[options.agent]
-    share = steps / (published.steps or steps)
+    shortened = steps / (published.steps or steps)
     chosen: dict[str, Any] = {
         "method": method,
         "fraction": fraction,
         "scope": SCOPES[options.scope],
-        "end": round(share * end),
+        "end": round(shortened * end),
     }
     if method == "pruning":
-        chosen |= {"begin": round(share * begin), "every": every}
+        chosen |= {"begin": round(shortened * begin), "every": every}
     decay = {"weight_decay": DECAY[options.agent]}
+    if share is not None:
+        chosen["fraction"], of_critics = divided(task, published, fraction, share)
+        given["agent"] = given.get("agent", {}) | {"critic_fraction": of_critics}
     return make_config(task, options.agent, **given, sparsity=chosen, optimizer=decay)
 
 
 def twin(task: str, config: Config, fraction: float) -> list[int]:
     """Finds hidden layers of a dense actor with as many weights as a sparse one."""
+    widths = _actor_widths(task, config)
+    kernels = sum(map(math.prod, _kernels(widths).values()))
+    return list(dense_twin(widths, round((1 - fraction) * kernels) + sum(widths[1:]))[1:-1])
+
+
+def divided(task: str, config: Config, fraction: float, share: float) -> tuple[float, float]:
+    """Fractions zeroed of the actor and of critics, so that the actor has this share of what
+    lives, and what lives is what a fraction of all weights leaves."""
+    made, is_sac = make_task(task), config.agent.name == "sac"
+    seen, critics = (made.num_features + made.num_actions, 2) if is_sac else (made.num_features, 1)
+    actor = _kernels(_actor_widths(task, config))
+    critic = _kernels((seen, *config.policy.hidden, 1))
+    of_actor, of_critic = (sum(map(math.prod, shapes.values())) for shapes in (actor, critic))
+    keep = round((1 - fraction) * (of_actor + critics * of_critic))
+    kept = split(actor, critic, keep=keep, actor_share=share, critics=critics)
+    return 1 - kept[0] / of_actor, 1 - kept[1] / of_critic
+
+
+def _actor_widths(task: str, config: Config) -> tuple[int, ...]:
     made = make_task(task)
     outputs = made.num_actions * (2 if config.agent.name == "sac" else 1)
-    widths = (made.num_features, *config.policy.hidden, outputs)
-    pairs = list(zip(widths[:-1], widths[1:], strict=True))
-    kernels, biases = sum(i * o for i, o in pairs), sum(o for _, o in pairs)
-    return list(dense_twin(widths, round((1 - fraction) * kernels) + biases)[1:-1])
+    return (made.num_features, *config.policy.hidden, outputs)
+
+
+def _kernels(widths: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    """Shape of the kernel of each layer."""
+    pairs = zip(widths[:-1], widths[1:], strict=True)
+    return {str(layer): pair for layer, pair in enumerate(pairs)}
 
 
 def last_tenth(result: Result) -> Row:
@@ -145,6 +180,7 @@ def _line(method: str, task: str, tasks: dict[str, list[Row]], dense: dict[str, 
         "method": name,
         "fraction": rest[0] if rest else "0",
         "scope": rest[1] if len(rest) > 1 else "",
+        "actor_share": rest[2] if len(rest) > 2 else "",
         "seeds": min(map(len, tasks.values())),
         "thousand_steps": round(fmean(float(run["steps"]) for run in runs) * 1e-3),
         "seconds": round(fmean(float(run["seconds"]) for run in runs)),
@@ -186,9 +222,19 @@ def _options() -> argparse.Namespace:
     add("--methods", nargs="+", default=METHODS, choices=METHODS, help="methods [all]")
     add("--fractions", type=float, nargs="+", default=[0.9], help="fractions zeroed [0.9]")
     add("--scope", default="erk", choices=list(SCOPES), help="how layers share them [erk]")
+    add(
+        "--actor_shares",
+        type=float,
+        nargs="+",
+        default=[None],
+        help="shares of what lives that are the actor's [as its size]",
+    )
     add("--steps", type=float, default=None, help="steps of each run [as the preset]")
     add_run_options(parser)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.agent == "dqn" and options.actor_shares != [None]:
+        parser.error("--actor_shares is of agents with critics, ppo and sac")
+    return options
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nesht_jax import make_config
+from nesht_jax.run.build import build
 from nesht_jax.run.evaluate import restore
 from nesht_jax.run.sweep import trained
 
@@ -146,10 +148,14 @@ def test_agents_are_told_as_a_share_of_what_dense_ones_gain(monkeypatch):
     rows = [
         *runs("one", "dqn dense", -400, [-90, -100, -110, -900]),
         *runs("one", "dqn set 0.9 erk", -600, [-140, -180, -200, -220]),
+        *runs("one", "dqn set 0.9 erk 0.1", -600, [-300]),
         *runs("two", "dqn dense", 0, [50]),
         *runs("two", "dqn set 0.9 erk", 0, [25]),
     ]
-    told = {(row["task"], row["method"]): row for row in summarize(rows)}
+    table = summarize(rows)
+    told = {(row["task"], row["method"]): row for row in table if not row["actor_share"]}
+    (divided,) = (row for row in table if row["actor_share"])
+    assert (divided["actor_share"], divided["last_iqm"]) == ("0.1", -300)
     one, both = told["one", "set"], told["all", "set"]
     assert (one["agent"], one["fraction"], one["scope"]) == ("dqn", "0.9", "erk")
     assert (one["last_iqm"], one["worst"], one["best"], one["seeds"]) == (-190, -220, -140, 4)
@@ -160,6 +166,29 @@ def test_agents_are_told_as_a_share_of_what_dense_ones_gain(monkeypatch):
     # shares of all tasks together, .5 and .709 to .911: their middle three
     assert both["percent_of_dense"] == pytest.approx(100 * (320 + 300 + 280) / 3 / 395, abs=0.05)
     assert (both["seeds"], both["last_iqm"]) == (1, "")
+
+
+def test_actor_and_critic_share_what_lives(monkeypatch):
+    """Counted in first weights, those that are not 0, beside sizes told by hand."""
+    monkeypatch.syspath_prepend(FOLDER)
+    settings = runpy.run_path(str(SCRIPTS["agents"]))["settings"]
+    options = argparse.Namespace(agent="ppo", scope="erk", steps=None)
+    state = build(settings(options, "gymnax/Pendulum-v1", "static", 0.9, 0.25)).state.agent
+
+    def alive(params):
+        kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+        return sum(int(jnp.count_nonzero(kernel)) for kernel in kernels)
+
+    budget = round(0.1 * 2 * (3 * 64 + 64 * 64 + 64))
+    assert alive(state.params) == round(0.25 * budget)
+    assert alive(state.rest.critic.params) == budget - round(0.25 * budget)
+    # two critics of SAC, which see actions, and an actor of means and deviations
+    options = argparse.Namespace(agent="sac", scope="erk", steps=None)
+    config = settings(options, "gymnax/Pendulum-v1", "static", 0.9, 0.5)
+    sizes = 256 * (3 + 256 + 2), 256 * (4 + 256 + 1)
+    kept = (1 - config.sparsity.fraction) * sizes[0], (1 - config.agent.critic_fraction) * sizes[1]
+    assert kept[0] == pytest.approx(2 * kept[1], abs=1)
+    assert kept[0] + 2 * kept[1] == pytest.approx(0.1 * (sizes[0] + 2 * sizes[1]), abs=2)
 
 
 def test_scores_of_games_are_of_their_memory(monkeypatch):
@@ -184,6 +213,8 @@ def test_scores_of_games_are_of_their_memory(monkeypatch):
         ("share --tasks probe/liner", "did you mean probe/linear"),
         ("robustness nowhere", "there is no run folder nowhere"),
         ("agents --fractions 2", "must be in"),
+        ("agents --actor_shares 0.5", "agents with critics"),
+        ("agents --agent ppo --methods set --actor_shares 1", "must be inside (0, 1), got 1"),
         ("by_name --tasks Hopper-v5 Hoper-v5", "did you mean Hopper-v5"),
         ("quickstart --steps 0", "steps must be at least 1, got 0"),
     ],
