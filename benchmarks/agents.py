@@ -117,8 +117,14 @@ def twin(task: str, config: Config, fraction: float) -> list[int]:
 
 
 def divided(task: str, config: Config, fraction: float, share: float) -> tuple[float, float]:
-    """Fractions zeroed of the actor and of critics, so that the actor has this share of what
-    lives, and what lives is what a fraction of all weights leaves."""
+    """Computes the fractions zeroed of the actor and of each critic, of which the actor has this
+    share of what lives, and which zero this fraction of all weights together.
+
+    Raises:
+        ValueError: if the agent has no critic, or a network gets no weight or more than it has.
+    """
+    if config.agent.name == "dqn":
+        raise ValueError("actor_shares is of agents with critics, ppo and sac")
     made, is_sac = make_task(task), config.agent.name == "sac"
     seen, critics = (made.num_features + made.num_actions, 2) if is_sac else (made.num_features, 1)
     actor = _kernels(_actor_widths(task, config))
@@ -231,10 +237,7 @@ def _options() -> argparse.Namespace:
     )
     add("--steps", type=float, default=None, help="steps of each run [as the preset]")
     add_run_options(parser)
-    options = parser.parse_args()
-    if options.agent == "dqn" and options.actor_shares != [None]:
-        parser.error("--actor_shares is of agents with critics, ppo and sac")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
