@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from learning_rows import add_run_options, learn
+from learning_rows import EIGHT_ENVS, add_run_options, learn
 from measuring import Row, command, planned, task_name, write
 
 from nesht_jax import make_config, make_task
@@ -44,9 +44,6 @@ PRUNING = {
 DECAY = {"dqn": 2e-6, "sac": 2e-6, "ppo": 2e-4}
 """Weight decay of sparse agents: twice the source's, which is of squares."""
 
-OWN: dict[str, dict[str, Any]] = {"ppo": {"num_envs": 8, "agent": {"rollout": 256}}}
-"""What differs from a preset: environments side by side bring the steps of an update sooner."""
-
 SCOPES = {"erk": "erdos_renyi_kernel", "uniform": "layer"}
 
 
@@ -64,8 +61,8 @@ def main() -> None:
 
 
 def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Config]]:
-    given = options.seeds, options.tasks, options.fractions, options.methods
-    for seed, task, fraction, method in itertools.product(*given):
+    grid = options.seeds, options.tasks, options.fractions, options.methods
+    for seed, task, fraction, method in itertools.product(*grid):
         is_sparse = method not in ("dense", "twin")
         for share in options.actor_shares if is_sparse else [None]:
             words = [options.agent, method]
@@ -86,7 +83,7 @@ def settings(
     published = make_config(task, options.agent)
     steps = int(published.steps or 0 if options.steps is None else options.steps)
     given: dict[str, Any] = {"horizon": HORIZONS.get(task), "steps": steps, "checkpoint_every": 100}
-    given |= OWN.get(options.agent, {})
+    given |= EIGHT_ENVS if options.agent == "ppo" else {}
     if method == "dense":
         return make_config(task, options.agent, **given)
     if method == "twin":
@@ -233,7 +230,7 @@ def _options() -> argparse.Namespace:
         type=float,
         nargs="+",
         default=[None],
-        help="shares of what lives that are the actor's [as its size]",
+        help="shares of what lives that are the actor's [the same fraction of both]",
     )
     add("--steps", type=float, default=None, help="steps of each run [as the preset]")
     add_run_options(parser)

@@ -19,6 +19,9 @@ from nesht_jax.run.sweep import trained
 POINTS = 60
 """Evaluations of a run that its row tells, evenly spaced among all."""
 
+EIGHT_ENVS: dict[str, Any] = {"num_envs": 8, "agent": {"rollout": 256}}
+"""PPO in eight environments, whose updates have as many steps as those of its preset, sooner."""
+
 KEY = ("task", "distractors", "kind", "method", "seed")
 """Columns that name a run."""
 

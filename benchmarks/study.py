@@ -15,7 +15,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-from learning_rows import add_run_options, learn
+from learning_rows import EIGHT_ENVS, add_run_options, learn
 from measuring import Row, command, planned, task_name, write
 
 from nesht_jax import make_task
@@ -91,7 +91,7 @@ METHODS = {
     "clipup": ["pgpe-clipup"],
     "nesht_published": ["code-mujoco"],
     "nes_published": ["code-mujoco", "nes"],
-    "ppo": ["ppo", {"num_envs": 8, "agent": {"rollout": 256}}],
+    "ppo": ["ppo", EIGHT_ENVS],
     "sac": ["sac"],
 }
 """Settings of each method, merged from left to right: presets, and what differs from them."""
