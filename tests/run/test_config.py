@@ -107,6 +107,19 @@ def test_the_code_preset_is_the_published_code():
     assert config.generations == 1000 and config.evaluation == EvaluationConfig(10, 10)
 
 
+def test_the_preset_of_clipup_has_the_settings_of_its_authors():
+    """Those of pgpelib's train_walker2d.sh: all lengths are told by the largest step."""
+    config = read_words("Walker2d-v5", "pgpe-clipup")
+    size = sum(map(np.size, jax.tree.leaves(build(config).state.params)))
+    largest, radius = 0.015, 15 * 0.015
+    options = {"momentum": 0.9, "max_speed": largest}
+    assert config.optimizer == OptimizerConfig("clipup", largest / 2, options=options)
+    assert (size, config.algorithm.num_members) == (17 * 6 + 6, 100)
+    assert config.algorithm.sigma == pytest.approx(radius / size**0.5, rel=0.005)
+    assert config.algorithm.best_directions is None and not config.algorithm.alive_bonus
+    assert config.policy == PolicyConfig(clip=np.inf, output="clip")
+
+
 def test_dump_reads_back_to_itself(tmp_path):
     config = Config(
         task="probe/linear",
