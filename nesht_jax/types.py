@@ -163,6 +163,7 @@ class Evaluation(NamedTuple):
             Not finite where an episode of the member failed: where it was shown, or was paid, what
             is not a finite number.
         steps: useful environment steps of each member, those inside its episodes.
+        terminations: episodes of each member that the task terminated, as by a fall.
         simulated_steps: all environment steps that the simulator did, idle ones included.
         observed: moments of the observations that the policies acted on; None where the policy
             does not use them.
@@ -170,6 +171,7 @@ class Evaluation(NamedTuple):
 
     fitness: Float[Array, " m"]
     steps: Int[Array, " m"]
+    terminations: Int[Array, " m"]
     simulated_steps: Int[Array, ""]
     observed: Moments | None = None
 
@@ -237,6 +239,7 @@ class Task:
         terminates: False where no episode ends before its horizon.
         alive_bonus: part of the reward that every step pays for being alive, on top of what the
             body does; 0 where there is none, or where staying alive is all that is asked.
+        terminal_bonus: part of it that the step pays, too, which terminates an episode.
         feature_names: names of the true features; empty where nobody tells.
         action_names: names of the components of an action, or of its choices; likewise.
         simulator: what the suite steps: an ``envs.Environment``, or its own record.
@@ -255,6 +258,7 @@ class Task:
     frame_skip: int | None = None
     terminates: bool = True
     alive_bonus: float = 0.0
+    terminal_bonus: float = 0.0
     feature_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
     simulator: Any = None

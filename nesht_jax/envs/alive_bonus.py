@@ -6,19 +6,21 @@ from jaxtyping import Array, Float, Int, Key
 from nesht_jax.types import Evaluate, Evaluation, HostEvaluate, Moments, Population
 
 
-def without_alive_bonus(evaluate: Evaluate, bonus: float) -> Evaluate:
+def without_alive_bonus(evaluate: Evaluate, bonus: float, terminal: float = 0.0) -> Evaluate:
     """Makes the ``Evaluate`` whose fitness is lower by a bonus for every step of a member.
 
-    Where a task does not pay the bonus for the step that ends an episode, a fall costs it once.
+    A fall costs a bonus, too, in every task: either the task does not pay it for the step that
+    terminates an episode, or that is paid back.
 
     Args:
         evaluate: what plays the episodes.
         bonus: reward of a step for being alive, over the number of episodes of a member.
+        terminal: what of it is paid for the step, too, that terminates an episode.
 
-    Reference: Mania et al. 2018 (arXiv 1803.07055), section 4.1.
+    Reference: Mania et al. 2018 (arXiv 1803.07055), section 4.1; there a fall costs nothing.
     """
     if isinstance(evaluate, HostEvaluate):
-        return _HostEvaluateWithoutBonus(evaluate, bonus)
+        return _HostEvaluateWithoutBonus(evaluate, bonus, terminal)
 
     def without(
         key: Key[Array, ""],
@@ -27,14 +29,15 @@ def without_alive_bonus(evaluate: Evaluate, bonus: float) -> Evaluate:
         *,
         horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
-        return _lowered(evaluate(key, population, moments, **_asked(horizon)), bonus)
+        played = evaluate(key, population, moments, **_asked(horizon))
+        return _lowered(played, bonus, terminal)
 
     return without
 
 
 class _HostEvaluateWithoutBonus:
-    def __init__(self, evaluate: HostEvaluate, bonus: float) -> None:
-        self._evaluate, self._bonus = evaluate, bonus
+    def __init__(self, evaluate: HostEvaluate, *bonuses: float) -> None:
+        self._evaluate, self._bonuses = evaluate, bonuses
         self.seek, self.close = evaluate.seek, evaluate.close
 
     def __call__(
@@ -45,8 +48,8 @@ class _HostEvaluateWithoutBonus:
         *,
         horizon: Int[Array, ""] | None = None,
     ) -> Evaluation:
-        evaluation = self._evaluate(key, population, moments, **_asked(horizon))
-        return _lowered(evaluation, self._bonus)
+        played = self._evaluate(key, population, moments, **_asked(horizon))
+        return _lowered(played, *self._bonuses)
 
 
 def _asked(horizon: Int[Array, ""] | None) -> dict[str, Int[Array, ""]]:
@@ -55,5 +58,8 @@ def _asked(horizon: Int[Array, ""] | None) -> dict[str, Int[Array, ""]]:
 
 
 @jax.jit
-def _lowered(evaluation: Evaluation, bonus: float | Float[Array, ""]) -> Evaluation:
-    return evaluation._replace(fitness=evaluation.fitness - bonus * evaluation.steps)
+def _lowered(
+    played: Evaluation, bonus: float | Float[Array, ""], terminal: float | Float[Array, ""]
+) -> Evaluation:
+    paid = bonus * played.steps + terminal * played.terminations
+    return played._replace(fitness=played.fitness - paid)

@@ -71,6 +71,7 @@ def make(name: str, options: TaskOptions) -> Task:
         after = task.step(jax.tree.map(lambda x: x, state), action)
         return Transition(after, after.obs, after.reward, after.done > 0)
 
+    bonus = alive_bonus(name, getattr(task, "_healthy_reward", None))
     one = np.ones(task.action_size, np.float32)
     return Task(
         name=full_name,
@@ -81,7 +82,8 @@ def make(name: str, options: TaskOptions) -> Task:
         discrete=False,
         horizon=HORIZON,
         terminates=name not in ENDLESS,
-        alive_bonus=alive_bonus(name, getattr(task, "_healthy_reward", None)),
+        alive_bonus=bonus,
+        terminal_bonus=bonus,  # paid for every step, as in Gymnasium's version 4
         simulator=as_environment(reset, step),
     )
 

@@ -26,6 +26,7 @@ class Episode(NamedTuple):
         last_action: what was done in the step before, see ``distractors.no_action``.
         steps: steps done.
         returns: undiscounted sum of rewards so far; NaN if the episode failed.
+        terminated: whether the task has terminated it.
         ended: whether the step before was the last.
     """
 
@@ -36,6 +37,7 @@ class Episode(NamedTuple):
     last_action: Float[Array, "*envs _"]
     steps: Int[Array, "*envs"]
     returns: Float[Array, "*envs"]
+    terminated: Bool[Array, "*envs"]
     ended: Bool[Array, "*envs"]
 
 
@@ -45,12 +47,14 @@ class Played(NamedTuple):
     Attributes:
         returns: return of each episode; NaN if it failed.
         steps: length of each episode.
+        terminated: whether the task terminated each episode.
         simulated_steps: steps of all environments together, idle ones included.
         observed: moments of what the policies acted on; None if not asked for.
     """
 
     returns: Float[Array, " episodes"]
     steps: Int[Array, " episodes"]
+    terminated: Bool[Array, " episodes"]
     simulated_steps: Int[Array, ""]
     observed: Moments | None
 
@@ -97,6 +101,7 @@ class LoopState(NamedTuple):
         waiting: number of the first episode that waits.
         returns: return of each episode that ended.
         steps: length of each episode that ended.
+        terminated: whether the task terminated it.
         rounds: rounds done.
     """
 
@@ -106,6 +111,7 @@ class LoopState(NamedTuple):
     waiting: Int[Array, ""]
     returns: Float[Array, " episodes"]
     steps: Int[Array, " episodes"]
+    terminated: Bool[Array, " episodes"]
     rounds: Int[Array, ""]
 
 
@@ -157,13 +163,14 @@ def play(
         waiting=jnp.int32(size),
         returns=jnp.zeros(total, jnp.float32),
         steps=jnp.zeros(total, jnp.int32),
+        terminated=jnp.zeros(total, bool),
         rounds=jnp.int32(0),
     )
     loop = jax.lax.while_loop(
         lambda loop: _anywhere((loop.playing.number < total).any()), advance, loop
     )
     observed = None if loop.observed is None else loop.observed.merge_all()
-    return Played(loop.returns, loop.steps, loop.rounds * size, observed)
+    return Played(loop.returns, loop.steps, loop.terminated, loop.rounds * size, observed)
 
 
 @jax.custom_batching.custom_vmap
@@ -210,6 +217,7 @@ def _take_next(loop: LoopState, episodes: Episode, assign_members: AssignMembers
         waiting=loop.waiting + ended.sum(dtype=jnp.int32),
         returns=loop.returns.at[done].set(playing.returns, mode="drop"),
         steps=loop.steps.at[done].set(playing.steps, mode="drop"),
+        terminated=loop.terminated.at[done].set(playing.terminated, mode="drop"),
     )
 
 

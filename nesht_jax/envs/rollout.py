@@ -112,6 +112,7 @@ def make_pure_evaluate(
             last_action=distractors.no_action(task),
             steps=jnp.int32(0),
             returns=jnp.float32(0),
+            terminated=jnp.asarray(False),
             ended=jnp.asarray(False),
         )
 
@@ -137,6 +138,7 @@ def make_pure_evaluate(
         return Evaluation(
             fitness=played.returns.reshape(by_member).mean(1),
             steps=played.steps.reshape(by_member).sum(1, dtype=jnp.int32),
+            terminations=played.terminated.reshape(by_member).sum(1, dtype=jnp.int32),
             simulated_steps=played.simulated_steps,
             observed=played.observed,
         )
@@ -184,6 +186,7 @@ def make_step(
             last_action=action[: episode.last_action.size],
             steps=steps,
             returns=jnp.where(failed, jnp.nan, episode.returns + after.reward),
+            terminated=after.terminated,
             ended=after.terminated | (steps >= last) | failed,
         )
         return moved, seen

@@ -152,6 +152,15 @@ def alive_bonus(name: str, reward: float | int | None) -> float:
     return 0.0 if reward is None or balances else float(reward)
 
 
+def terminal_bonus(name: str, bonus: float) -> float:
+    """Gives ``Task.terminal_bonus`` of a task of Gymnasium's MuJoCo, which pays this alive bonus.
+
+    Version 4 pays it for every step of an episode that a fall terminates, version 5 where the body
+    is healthy after the step.
+    """
+    return bonus if name.endswith("-v4") else 0.0
+
+
 class Environment(NamedTuple):
     """One environment in JAX, unbatched; ``vmap`` is outside.
 

@@ -116,7 +116,8 @@ def make_evaluate(
         action_noise: standard deviation of Gaussian noise on every action.
         common_random_numbers: whether members 2j and 2j + 1, a mirrored pair, share reset states.
         alive_bonus: whether fitness holds what the task pays for being alive. Without it each step
-            costs ``task.alive_bonus``: a member that stands still earns nothing.
+            costs ``task.alive_bonus``, so that a member that stands still earns nothing, and each
+            fall once more.
         num_envs: environments stepped at once; the suite's own choice if None. ``envpool`` has one
             for every episode and takes no other number.
         seed: seed of simulators whose random state no key can give (envpool).
@@ -146,7 +147,8 @@ def make_evaluate(
         evaluate = host_evaluate(task, policy, seed=seed, **rules)
     if alive_bonus or not task.alive_bonus:
         return evaluate
-    return without_alive_bonus(evaluate, task.alive_bonus / episodes_per_member)
+    bonuses = task.alive_bonus, task.terminal_bonus
+    return without_alive_bonus(evaluate, *(bonus / episodes_per_member for bonus in bonuses))
 
 
 def make_environment(task: Task) -> Environment:

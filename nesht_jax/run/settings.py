@@ -1,8 +1,8 @@
 """From words and settings to a config: what ``nesht train`` makes of them, from Python too.
 
-A word is a task, a YAML file, or settings that come with the package; they are merged from left to
-right, and options win over them. A task that is named without settings and task_options gets its
-tuned settings, if there are any.
+A word is a task, a YAML file, or settings that come with the package. Files and settings are merged
+from left to right, the task wins over those that they name, and options win over all. A task that
+is named without settings and task_options gets its tuned settings, if there are any.
 """
 
 import functools
@@ -23,8 +23,9 @@ def make_config(*words: str, **settings: Any) -> Config:
     train Hopper-v5 select --distractors 10 --sparsity.every 20`` trains.
 
     Args:
-        words: task, YAML files and settings that come with the package, as ``"select"``, merged
-            from left to right. A task named alone gets its tuned settings, if there are any.
+        words: task, YAML files and settings that come with the package, as ``"select"``; files and
+            settings are merged from left to right, and the task wins over those that they name. A
+            task named alone gets its tuned settings, if there are any.
         settings: settings over those, by the names of ``Config``; those of a section as a mapping.
 
     Raises:
@@ -44,12 +45,11 @@ def read_command(words: Sequence[str], options: Plain) -> tuple[Config, list[str
         path = _settings_file(word)
         if path is None:
             tasks.append(word)
-            parts.append({"task": word})
         else:
             parts.append(read(path))
     if len(tasks) > 1:
         raise ValueError(f"one task a run, got {' and '.join(tasks)}")
-    parts.append(options)
+    parts += [{"task": task} for task in tasks] + [options]
     settings = functools.reduce(merge, parts)
     notes = []
     task = settings.get("task")

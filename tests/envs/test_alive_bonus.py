@@ -22,6 +22,7 @@ needs_envpool = pytest.mark.skipif(
     not importlib.util.find_spec("envpool"), reason="envpool has no wheel for this platform"
 )
 brax = [
+    pytest.mark.slow,
     # Brax 0.14.2, 2026: says itself that it is unmaintained
     pytest.mark.simulator,
     pytest.mark.filterwarnings("ignore:Brax System:UserWarning"),
@@ -127,34 +128,43 @@ def test_without_a_bonus_fitness_is_what_it_was(name):
     np.testing.assert_array_equal(*found)
 
 
-HORIZON = 40
+ROBOTS = [
+    told(f"{suite}/{robot}-{version}", bonus)
+    for suite in ("envpool", "gymnasium")
+    for version in ("v4", "v5")
+    for robot, bonus in (("Hopper", 1.0), ("Walker2d", 1.0), ("Ant", 1.0), ("Humanoid", 5.0))
+]
 
 
-def against_the_option(suite, version):
-    """Fitness without the bonus; that of the simulator that pays none; steps of both, the same."""
-    name = f"{suite}/Hopper-{version}"
-    ours = make_task(name, horizon=HORIZON)
-    theirs = make_task(name, horizon=HORIZON, options={"healthy_reward": 0.0})
+@pytest.mark.parametrize(
+    ("name", "options", "bonus"), [*ROBOTS, told("brax/hopper", 1.0, marks=brax)]
+)
+def test_a_fall_costs_one_bonus_whether_or_not_its_step_is_paid(name, options, bonus):
+    """Beside the simulator that is told to pay no bonus at all."""
+    horizon = 60
+    ours, theirs = (
+        make_task(name, horizon=horizon, options=options | more)
+        for more in ({}, {"healthy_reward": 0.0})
+    )
     policy = make_policy(ours, output="clip")
     bare = play(ours, policy, alive_bonus=False, seed=3)
     option = play(theirs, policy, seed=3)
     np.testing.assert_array_equal(bare.steps, option.steps)
-    return np.asarray(bare.fitness), np.asarray(option.fitness), np.asarray(bare.steps)
+    fell = np.asarray(bare.terminations)
+    assert fell.any()
+    np.testing.assert_array_equal(fell[np.asarray(bare.steps) < horizon], 1)
+    lost = np.asarray(option.fitness) - np.asarray(bare.fitness)
+    np.testing.assert_allclose(lost, bonus * fell, atol=1e-3)
 
 
-@pytest.mark.parametrize("suite", HOSTS)
-def test_version_4_pays_every_step_so_it_equals_the_simulators_option(suite):
-    bare, option, steps = against_the_option(suite, "v4")
-    assert (steps < HORIZON).any()
-    np.testing.assert_allclose(bare, option, atol=1e-4)
-
-
-@pytest.mark.parametrize("suite", HOSTS)
-def test_version_5_pays_nothing_for_a_fall_so_that_a_fall_costs_one_bonus(suite):
-    bare, option, steps = against_the_option(suite, "v5")
-    fell = steps < HORIZON
-    assert fell.any() and not fell.all()
-    np.testing.assert_allclose(option - bare, fell, atol=1e-4)
+@pytest.mark.parametrize("name", [*HOSTS, pytest.param("brax", marks=brax)])
+def test_terminations_are_counted_over_the_episodes_of_a_member(name):
+    task = make_task("brax/hopper" if name == "brax" else f"{name}/Hopper-v4", horizon=25)
+    policy = make_policy(task, output="clip")
+    played = play(task, policy, episodes_per_member=3, seed=3)
+    fell, steps = np.asarray(played.terminations), np.asarray(played.steps)
+    assert 0 < fell.sum() < 3 * MEMBERS
+    np.testing.assert_array_equal(fell == 0, steps == 3 * 25)
 
 
 # -------------------------------------------------------------------------------- on the host
@@ -183,7 +193,9 @@ def test_seek_and_close_reach_the_simulator():
 
         def __call__(self, key, population, moments):
             fitness = jnp.array([9.0, jnp.nan, -jnp.inf, 2.0])
-            return Evaluation(fitness, jnp.array([4, 3, 2, 0]), jnp.int32(9), moments)
+            terminations = jnp.array([1, 0, 0, 0])
+            steps = jnp.array([4, 3, 2, 0])
+            return Evaluation(fitness, steps, terminations, jnp.int32(9), moments)
 
         def seek(self, calls):
             self.asked.append(calls)
@@ -192,13 +204,13 @@ def test_seek_and_close_reach_the_simulator():
             self.asked.append("close")
 
     simulated = Simulated()
-    evaluate = without_alive_bonus(simulated, 2.0)
+    evaluate = without_alive_bonus(simulated, 2.0, 0.5)
     assert isinstance(evaluate, HostEvaluate)
     evaluate.seek(7)
     played = evaluate(KEY, replicate(jnp.zeros(1)), Moments.empty(3))
     evaluate.close()
     assert simulated.asked == [7, "close"]
-    np.testing.assert_array_equal(played.fitness, [1.0, np.nan, -np.inf, 2.0])
+    np.testing.assert_array_equal(played.fitness, [0.5, np.nan, -np.inf, 2.0])
     assert played.simulated_steps == 9 and played.observed.mean.shape == (3,)
 
 

@@ -44,6 +44,9 @@ def test_files_are_merged_and_sections_may_be_made(tmp_path):
     assert made.sparsity == SparsityConfig(method="none", every=9, keep=3)
     whole = SparsityConfig(keep=2)
     assert make_config(str(mine), sparsity=whole) == Config(task="probe/linear", sparsity=whole)
+    for words in ((str(mine), "probe/countdown"), ("probe/countdown", str(mine))):
+        assert make_config(*words) == replace(make_config(str(mine)), task="probe/countdown")
+    assert make_config(str(mine), "probe/linear", task="probe/countdown").task == "probe/countdown"
     assert make_config("probe/linear", seed=3) == replace(Config(task="probe/linear"), seed=3)
 
 

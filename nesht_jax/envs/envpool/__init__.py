@@ -117,6 +117,7 @@ class EnvpoolEvaluate:
         population = self._policy.prepare(population)
         last = None if horizon is None else int(horizon)
         returns, steps = np.zeros(self._shape), np.zeros(self._shape, np.int32)
+        terminated = np.zeros(self._shape, bool)
         observed, most = [], self._most(population)
         for first in range(0, len(self._halves[0]), most):
             batches = [
@@ -130,10 +131,12 @@ class EnvpoolEvaluate:
             for batch in batches:
                 returns.flat[batch.episodes] = batch.returns
                 steps.flat[batch.episodes] = batch.steps
+                terminated.flat[batch.episodes] = batch.terminated
                 observed += [] if batch.observed is None else [batch.observed]
         return Evaluation(
             fitness=mean_returns(returns),
             steps=jnp.asarray(steps.sum(1)),
+            terminations=jnp.asarray(terminated.sum(1, dtype=np.int32)),
             simulated_steps=jnp.asarray(steps.sum()),
             observed=functools.reduce(Moments.merge, observed) if observed else None,
         )

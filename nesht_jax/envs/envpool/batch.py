@@ -37,6 +37,7 @@ class HalfBatch:
         living: rows of the episodes that go on.
         returns: return so far of each episode; NaN of one that failed.
         steps: steps done in each episode.
+        terminated: whether the task has terminated each episode.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class HalfBatch:
         self._distractors = HostDistractors(task, size, self._simulator.distractors, played)
         self.living = self._rows = np.arange(size)  # _rows: the living, in the policy's batch
         self.returns, self.steps = np.zeros(size), np.zeros(size, np.int32)
+        self.terminated = np.zeros(size, bool)
 
     def begin(self, episodes: Int[np.ndarray, " envs"], *, ids: Int[np.ndarray, " envs"]) -> None:
         """Resets each environment and sets the simulator to work on the first actions."""
@@ -72,6 +74,7 @@ class HalfBatch:
         shown, reward, terminated, truncated = self._vector.recv()
         self.returns[self.living] += reward
         self.steps[self.living] += 1
+        self.terminated[self.living] = terminated
         alive = ~(terminated | truncated | (self._step >= self._horizon))
         paid = np.isfinite(reward)
         if not paid.all():

@@ -13,7 +13,7 @@ from jaxtyping import Float, Real, UInt8
 
 from nesht_jax.envs.host import normals, uniform_bytes
 from nesht_jax.envs.simulator import refusals, refuse_unknown
-from nesht_jax.envs.suite import TaskOptions, alive_bonus
+from nesht_jax.envs.suite import TaskOptions, alive_bonus, terminal_bonus
 from nesht_jax.types import Task
 
 _MUJOCO, _ATARI = "envpool.mujoco.gym", "envpool.atari"
@@ -98,6 +98,7 @@ def _plain(name: str, options: TaskOptions) -> Task:
     else:
         low, high = actions.low.astype(np.float32), actions.high.astype(np.float32)
         act = functools.partial(_bounded, low=actions.low, high=actions.high)
+    bonus = alive_bonus(name, getattr(made.config, "healthy_reward", None))
     return Task(
         name=f"envpool/{name}",
         options=options,
@@ -106,7 +107,8 @@ def _plain(name: str, options: TaskOptions) -> Task:
         action_high=high,
         discrete=discrete,
         horizon=made.config.max_episode_steps,
-        alive_bonus=alive_bonus(name, getattr(made.config, "healthy_reward", None)),
+        alive_bonus=bonus,
+        terminal_bonus=terminal_bonus(name, bonus),
         simulator=Simulator(
             name=name,
             options=options,

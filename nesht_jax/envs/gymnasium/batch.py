@@ -32,6 +32,7 @@ class EpisodeBatch:
         action_normals: N(0, 1) numbers for the noise on actions, a row an environment.
         returns: return so far of each episode; NaN of one that failed.
         steps: steps done in each episode.
+        terminated: whether the task has terminated each episode.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class EpisodeBatch:
         self.episode = np.zeros(num_envs, np.int32)
         self.busy, self.changed = np.zeros((2, num_envs), bool)
         self.returns, self.steps = np.zeros(streams.size), np.zeros(streams.size, np.int32)
+        self.terminated = np.zeros(streams.size, bool)
         self._begin(np.arange(num_envs))
         self._look()
 
@@ -76,6 +78,7 @@ class EpisodeBatch:
             episodes = self.episode[playing]
             self.returns[episodes] += np.where(paid, after.reward, np.nan)
             self.steps[episodes] += 1
+            self.terminated[episodes] = after.terminated
             self.seen[playing, : self._size] = after.observation
             ended[playing] = after.terminated | after.truncated | ~paid
         if ended.any():

@@ -10,7 +10,7 @@ from gymnasium.envs.registration import load_env_creator
 from nesht_jax.envs.gymnasium.simulator import MODES, Simulator
 from nesht_jax.envs.gymnasium.spaces import action_bounds, misfits
 from nesht_jax.envs.simulator import refusals, refuse_unknown
-from nesht_jax.envs.suite import TaskOptions, alive_bonus
+from nesht_jax.envs.suite import TaskOptions, alive_bonus, terminal_bonus
 from nesht_jax.types import Task
 
 OWN_OPTIONS = ("vectorization_mode", "scaled", "reset_options", "keys")
@@ -82,6 +82,7 @@ def make(name: str, options: TaskOptions) -> Task:
     )
     acts = _checked_spaces(task, simulator.observation_space, simulator.action_space)
     low, high = action_bounds(acts)
+    bonus = alive_bonus(name, (defaults | options).get("healthy_reward"))
     return Task(
         name=task,
         options=options,
@@ -91,7 +92,8 @@ def make(name: str, options: TaskOptions) -> Task:
         discrete=isinstance(acts, spaces.Discrete),
         horizon=gymnasium.registry[name].max_episode_steps,
         image_shape=simulator.layout.image_shape,
-        alive_bonus=alive_bonus(name, (defaults | options).get("healthy_reward")),
+        alive_bonus=bonus,
+        terminal_bonus=terminal_bonus(name, bonus),
         feature_names=_told(simulator, "feature_names", simulator.layout.size)
         or simulator.layout.names,
         action_names=_told(simulator, "action_names", len(low)),

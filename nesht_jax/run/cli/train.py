@@ -6,8 +6,8 @@
   nesht train --resume RUN [--steps N]         goes on with a run
   nesht train quickstart --resume auto         begins a run, or goes on with it if it has begun
 
-Options win over files. A task that is named without settings and task_options gets its tuned
-settings, if there are any.
+Options win over files, and so does a task among the words. One that stands without settings and
+task_options gets its tuned settings, if there are any.
 """
 
 import argparse
