@@ -239,7 +239,7 @@ class Task:
         terminates: False where no episode ends before its horizon.
         alive_bonus: part of the reward that every step pays for being alive, on top of what the
             body does; 0 where there is none, or where staying alive is all that is asked.
-        terminal_bonus: part of it that the step pays, too, which terminates an episode.
+        terminal_bonus: what of it a step pays that terminates an episode.
         feature_names: names of the true features; empty where nobody tells.
         action_names: names of the components of an action, or of its choices; likewise.
         simulator: what the suite steps: an ``envs.Environment``, or its own record.

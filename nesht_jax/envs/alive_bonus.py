@@ -6,16 +6,16 @@ from jaxtyping import Array, Float, Int, Key
 from nesht_jax.types import Evaluate, Evaluation, HostEvaluate, Moments, Population
 
 
-def without_alive_bonus(evaluate: Evaluate, bonus: float, terminal: float = 0.0) -> Evaluate:
+def without_alive_bonus(evaluate: Evaluate, bonus: float, terminal: float) -> Evaluate:
     """Makes the ``Evaluate`` whose fitness is lower by a bonus for every step of a member.
 
-    A fall costs a bonus, too, in every task: either the task does not pay it for the step that
-    terminates an episode, or that is paid back.
+    A fall costs the bonus once, too: either the task does not pay it for the step that terminates
+    an episode, or that pay is left out as well.
 
     Args:
         evaluate: what plays the episodes.
         bonus: reward of a step for being alive, over the number of episodes of a member.
-        terminal: what of it is paid for the step, too, that terminates an episode.
+        terminal: what of it the task pays for a step that terminates an episode.
 
     Reference: Mania et al. 2018 (arXiv 1803.07055), section 4.1; there a fall costs nothing.
     """
