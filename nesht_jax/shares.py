@@ -86,9 +86,9 @@ def combined(played: Evaluation) -> Evaluation:
     return Evaluation(
         fitness=played.fitness.ravel(),
         steps=played.steps.ravel(),
-        terminations=played.terminations.ravel(),
         simulated_steps=played.simulated_steps.sum(dtype=jnp.int32),
         observed=None if played.observed is None else played.observed.merge_all(),
+        terminations=None if played.terminations is None else played.terminations.ravel(),
     )
 
 

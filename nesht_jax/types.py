@@ -163,17 +163,18 @@ class Evaluation(NamedTuple):
             Not finite where an episode of the member failed: where it was shown, or was paid, what
             is not a finite number.
         steps: useful environment steps of each member, those inside its episodes.
-        terminations: episodes of each member that the task terminated, as by a fall.
         simulated_steps: all environment steps that the simulator did, idle ones included.
         observed: moments of the observations that the policies acted on; None where the policy
             does not use them.
+        terminations: episodes of each member that the task terminated, as by a fall; None where
+            nobody counts them.
     """
 
     fitness: Float[Array, " m"]
     steps: Int[Array, " m"]
-    terminations: Int[Array, " m"]
     simulated_steps: Int[Array, ""]
     observed: Moments | None = None
+    terminations: Int[Array, " m"] | None = None
 
 
 @runtime_checkable

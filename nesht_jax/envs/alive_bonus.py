@@ -13,7 +13,7 @@ def without_alive_bonus(evaluate: Evaluate, bonus: float, terminal: float) -> Ev
     an episode, or that pay is left out as well.
 
     Args:
-        evaluate: what plays the episodes.
+        evaluate: what plays the episodes, and counts terminations where these pay.
         bonus: reward of a step for being alive, over the number of episodes of a member.
         terminal: what of it the task pays for a step that terminates an episode.
 
@@ -61,5 +61,7 @@ def _asked(horizon: Int[Array, ""] | None) -> dict[str, Int[Array, ""]]:
 def _lowered(
     played: Evaluation, bonus: float | Float[Array, ""], terminal: float | Float[Array, ""]
 ) -> Evaluation:
-    paid = bonus * played.steps + terminal * played.terminations
+    paid = bonus * played.steps
+    if played.terminations is not None:
+        paid += terminal * played.terminations
     return played._replace(fitness=played.fitness - paid)

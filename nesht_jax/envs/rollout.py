@@ -138,9 +138,9 @@ def make_pure_evaluate(
         return Evaluation(
             fitness=played.returns.reshape(by_member).mean(1),
             steps=played.steps.reshape(by_member).sum(1, dtype=jnp.int32),
-            terminations=played.terminated.reshape(by_member).sum(1, dtype=jnp.int32),
             simulated_steps=played.simulated_steps,
             observed=played.observed,
+            terminations=played.terminated.reshape(by_member).sum(1, dtype=jnp.int32),
         )
 
     return evaluate

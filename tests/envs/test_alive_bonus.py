@@ -201,7 +201,7 @@ def test_seek_and_close_reach_the_simulator():
             fitness = jnp.array([9.0, jnp.nan, -jnp.inf, 2.0])
             terminations = jnp.array([1, 0, 0, 0])
             steps = jnp.array([4, 3, 2, 0])
-            return Evaluation(fitness, steps, terminations, jnp.int32(9), moments)
+            return Evaluation(fitness, steps, jnp.int32(9), moments, terminations)
 
         def seek(self, calls):
             self.asked.append(calls)

@@ -29,7 +29,7 @@ class Part:
         self.first = int(population.first)
         fitness = jnp.array([population(i) for i in range(2)], jnp.float32)
         observed = Moments(jnp.float32(1), jnp.full(1, self.share, jnp.float32), jnp.zeros(1))
-        return Evaluation(fitness, *jnp.ones((2, 2), jnp.int32), jnp.int32(5), observed)
+        return Evaluation(fitness, jnp.ones(2, jnp.int32), jnp.int32(5), observed)
 
 
 def test_shares_are_joined_in_their_order():

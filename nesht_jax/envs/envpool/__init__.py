@@ -136,9 +136,9 @@ class EnvpoolEvaluate:
         return Evaluation(
             fitness=mean_returns(returns),
             steps=jnp.asarray(steps.sum(1)),
-            terminations=jnp.asarray(terminated.sum(1, dtype=np.int32)),
             simulated_steps=jnp.asarray(steps.sum()),
             observed=functools.reduce(Moments.merge, observed) if observed else None,
+            terminations=jnp.asarray(terminated.sum(1, dtype=np.int32)),
         )
 
     def _most(self, population: Population) -> int:

@@ -138,9 +138,9 @@ class GymnasiumEvaluate:
         return Evaluation(
             fitness=mean_returns(batch.returns.reshape(self._shape)),
             steps=jnp.asarray(steps),
-            terminations=jnp.asarray(batch.terminated.reshape(self._shape).sum(1, dtype=np.int32)),
             simulated_steps=jnp.asarray(steps.sum()),
             observed=observed,
+            terminations=jnp.asarray(batch.terminated.reshape(self._shape).sum(1, dtype=np.int32)),
         )
 
 
