@@ -83,12 +83,13 @@ def shared(evaluate: Evaluate, *, mesh: Mesh, num_members: int, shares: int) -> 
 
 def combined(played: Evaluation) -> Evaluation:
     """Joins the evaluations of all shares, stacked in their order, to that of the population."""
+    at = played.terminated_at
     return Evaluation(
         fitness=played.fitness.ravel(),
         steps=played.steps.ravel(),
         simulated_steps=played.simulated_steps.sum(dtype=jnp.int32),
         observed=None if played.observed is None else played.observed.merge_all(),
-        terminations=None if played.terminations is None else played.terminations.ravel(),
+        terminated_at=None if at is None else at.reshape(-1, at.shape[-1]),
     )
 
 

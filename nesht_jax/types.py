@@ -166,15 +166,15 @@ class Evaluation(NamedTuple):
         simulated_steps: all environment steps that the simulator did, idle ones included.
         observed: moments of the observations that the policies acted on; None where the policy
             does not use them.
-        terminations: episodes of each member that the task terminated, as by a fall; None where
-            nobody counts them.
+        terminated_at: step, counted from 1, in which the task terminated each episode of each
+            member, as by a fall; 0 where it did not. None where nobody tells.
     """
 
     fitness: Float[Array, " m"]
     steps: Int[Array, " m"]
     simulated_steps: Int[Array, ""]
     observed: Moments | None = None
-    terminations: Int[Array, " m"] | None = None
+    terminated_at: Int[Array, "m episodes"] | None = None
 
 
 @runtime_checkable

@@ -140,7 +140,7 @@ def make_pure_evaluate(
             steps=played.steps.reshape(by_member).sum(1, dtype=jnp.int32),
             simulated_steps=played.simulated_steps,
             observed=played.observed,
-            terminations=played.terminated.reshape(by_member).sum(1, dtype=jnp.int32),
+            terminated_at=(played.steps * played.terminated).reshape(by_member),
         )
 
     return evaluate

@@ -103,6 +103,7 @@ def make_evaluate(
     action_noise: float = 0.0,
     common_random_numbers: bool = False,
     alive_bonus: bool = True,
+    fall_cost: int = 1,
     num_envs: int | None = None,
     seed: int = 0,
 ) -> Evaluate:
@@ -116,8 +117,9 @@ def make_evaluate(
         action_noise: standard deviation of Gaussian noise on every action.
         common_random_numbers: whether members 2j and 2j + 1, a mirrored pair, share reset states.
         alive_bonus: whether fitness holds what the task pays for being alive. Without it each step
-            costs ``task.alive_bonus``, so that a member that stands still earns nothing, and each
-            fall once more.
+            costs ``task.alive_bonus``, so that a member that stands still earns nothing.
+        fall_cost: most that a fall costs then, in alive bonuses: a fall in step t costs those of
+            the steps t to ``fall_cost``, and at least one.
         num_envs: environments stepped at once; the suite's own choice if None. ``envpool`` has one
             for every episode and takes no other number.
         seed: seed of simulators whose random state no key can give (envpool).
@@ -147,8 +149,8 @@ def make_evaluate(
         evaluate = host_evaluate(task, policy, seed=seed, **rules)
     if alive_bonus or not task.alive_bonus:
         return evaluate
-    bonuses = task.alive_bonus, task.terminal_bonus
-    return without_alive_bonus(evaluate, *(bonus / episodes_per_member for bonus in bonuses))
+    bonuses = (pay / episodes_per_member for pay in (task.alive_bonus, task.terminal_bonus))
+    return without_alive_bonus(evaluate, *bonuses, fall_cost)
 
 
 def make_environment(task: Task) -> Environment:

@@ -336,6 +336,7 @@ def build_training(config: Config, experiment: Experiment) -> Evaluate:
             action_noise=algorithm.action_noise,
             common_random_numbers=algorithm.common_random_numbers and algorithm.mirrored,
             alive_bonus=algorithm.alive_bonus,
+            fall_cost=algorithm.fall_cost,
             num_envs=config.num_envs,
             seed=seed if mesh is None else _seed_of_share(seed, share),
         )

@@ -62,6 +62,9 @@ class AlgorithmConfig(Section):
         alive_bonus: fitness holds what a task pays for each step alive, as Hopper's or Ant's reward
             does; false leaves it out of training, as augmented random search does, so that standing
             still earns nothing. Evaluations always hold it.
+        fall_cost: most that a fall costs in training without the alive bonus, in bonuses of a step:
+            a fall in step t costs those of the steps t to fall_cost, and at least one. More than 1
+            keeps bodies from learning to fall at once where standing badly earns less.
         sigma: standard deviation of the perturbations, in units of the weights.
         sigma_per: what sigma is the standard deviation of: every weight's perturbation, or what the
             perturbations of the f weights that are tried into one output add up to, of which each
@@ -83,6 +86,7 @@ class AlgorithmConfig(Section):
     common_random_numbers: bool = True
     action_noise: float = 0.0
     alive_bonus: bool = False
+    fall_cost: int = 1
     sigma: float = 0.05
     sigma_per: Literal["weight", "output"] = "weight"
     sigma_decay: float = 1.0
@@ -94,7 +98,7 @@ class AlgorithmConfig(Section):
 
     def _check(self) -> None:
         self._whole(1, "num_members", "episodes_per_member", "rank", "sigma_decay_every")
-        self._whole(1, "best_directions")
+        self._whole(1, "best_directions", "fall_cost")
         self._finite(0.0, "action_noise")
         self._finite(0.0, "sigma", "sigma_decay", open_=True)
         if self.sigma_per == "output" and self.rank is not None:

@@ -139,7 +139,7 @@ ROBOTS = [
 @pytest.mark.parametrize(
     ("name", "options", "bonus"), [*ROBOTS, told("brax/hopper", 1.0, marks=brax)]
 )
-def test_a_fall_costs_one_bonus_whether_or_not_its_step_is_paid(name, options, bonus):
+def test_a_fall_costs_the_same_whether_or_not_its_step_is_paid(name, options, bonus):
     """Beside the simulator that is told to pay no bonus at all."""
     horizon = 60
     ours, theirs = (
@@ -147,14 +147,15 @@ def test_a_fall_costs_one_bonus_whether_or_not_its_step_is_paid(name, options, b
         for more in ({}, {"healthy_reward": 0.0})
     )
     policy = make_policy(ours, output="clip")
-    bare = play(ours, policy, alive_bonus=False, seed=3)
     option = play(theirs, policy, seed=3)
-    np.testing.assert_array_equal(bare.steps, option.steps)
-    fell = np.asarray(bare.terminations)
-    assert fell.any()
-    np.testing.assert_array_equal(fell[np.asarray(bare.steps) < horizon], 1)
-    lost = np.asarray(option.fitness) - np.asarray(bare.fitness)
-    np.testing.assert_allclose(lost, bonus * fell, atol=1e-3)
+    for most in (1, 40):
+        bare = play(ours, policy, alive_bonus=False, fall_cost=most, seed=3)
+        np.testing.assert_array_equal(bare.steps, option.steps)
+        fell, steps = np.asarray(bare.terminated_at)[:, 0] > 0, np.asarray(bare.steps)
+        assert fell.any() and fell[steps < horizon].all()
+        lost = np.asarray(option.fitness) - np.asarray(bare.fitness)
+        expected = np.where(fell, bonus * np.maximum(most + 1 - steps, 1), 0)
+        np.testing.assert_allclose(lost, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +166,27 @@ def test_a_fall_costs_one_bonus_whether_or_not_its_step_is_paid(name, options, b
         ("gymnasium/Hopper-v4", 25),
     ],
 )
-def test_terminations_are_counted_over_the_episodes_of_a_member(name, horizon):
+def test_an_episode_is_over_where_it_terminates_or_at_the_horizon(name, horizon):
     task = make_task(name, horizon=horizon)
     played = play(task, make_policy(task, output="clip"), episodes_per_member=3, seed=3)
-    fell, steps, most = np.asarray(played.terminations), np.asarray(played.steps), 3 * horizon
-    assert 0 < fell.sum() < 3 * MEMBERS
-    assert fell[steps < most].all() and (steps[fell == 0] == most).all()
+    at = np.asarray(played.terminated_at)
+    assert at.shape == (MEMBERS, 3) and 0 < (at > 0).sum() < at.size
+    np.testing.assert_array_equal(played.steps, np.where(at > 0, at, horizon).sum(1))
+
+
+@pytest.mark.parametrize("bonus", [0.5, 0.0])
+def test_each_fall_of_a_member_costs_what_it_missed(bonus):
+    task = dataclasses.replace(make_task("probe/countdown"), alive_bonus=bonus)
+    policy = make_policy(task)
+    cheap, dear = (
+        play(task, policy, episodes_per_member=3, alive_bonus=False, fall_cost=most)
+        for most in (1, 6)
+    )
+    at = np.asarray(cheap.terminated_at)
+    missed = np.maximum(6 - at, 0)
+    assert (missed.min(1) != missed.max(1)).any() and (at > 6).any()
+    expected = np.asarray(cheap.fitness) - bonus * missed.sum(1) / 3
+    np.testing.assert_allclose(dear.fitness, expected, rtol=1e-6)
 
 
 # -------------------------------------------------------------------------------- on the host
@@ -199,9 +215,9 @@ def test_seek_and_close_reach_the_simulator():
 
         def __call__(self, key, population, moments):
             fitness = jnp.array([9.0, jnp.nan, -jnp.inf, 2.0])
-            terminations = jnp.array([1, 0, 0, 0])
+            terminated_at = jnp.array([[0, 3], [0, 0], [0, 0], [0, 0]])
             steps = jnp.array([4, 3, 2, 0])
-            return Evaluation(fitness, steps, jnp.int32(9), moments, terminations)
+            return Evaluation(fitness, steps, jnp.int32(9), moments, terminated_at)
 
         def seek(self, calls):
             self.asked.append(calls)
@@ -210,13 +226,13 @@ def test_seek_and_close_reach_the_simulator():
             self.asked.append("close")
 
     simulated = Simulated()
-    evaluate = without_alive_bonus(simulated, 2.0, 0.5)
+    evaluate = without_alive_bonus(simulated, 0.5, 0.25, 7)
     assert isinstance(evaluate, HostEvaluate)
     evaluate.seek(7)
     played = evaluate(KEY, replicate(jnp.zeros(1)), Moments.empty(3))
     evaluate.close()
     assert simulated.asked == [7, "close"]
-    np.testing.assert_array_equal(played.fitness, [0.5, np.nan, -np.inf, 2.0])
+    np.testing.assert_array_equal(played.fitness, [4.75, np.nan, -np.inf, 2.0])
     assert played.simulated_steps == 9 and played.observed.mean.shape == (3,)
 
 

@@ -278,6 +278,7 @@ def test_a_file_is_utf_8_and_may_say_so(tmp_path):
         {"algorithm": AlgorithmConfig(sigma=0.2)},
         {"algorithm": AlgorithmConfig(best_directions=3)},
         {"algorithm": AlgorithmConfig(alive_bonus=not DEFAULT.algorithm.alive_bonus)},
+        {"algorithm": AlgorithmConfig(fall_cost=2)},
         {"sparsity": SparsityConfig(fraction=0.5)},
         {"optimizer": OptimizerConfig(options={"b1": 0.5})},
     ],
@@ -326,8 +327,8 @@ def test_best_directions_alone_make_the_update():
 
 def test_training_may_leave_out_the_alive_bonus_and_evaluations_hold_it():
     played = []
-    for alive in (True, False):
-        algorithm = AlgorithmConfig(num_members=4, alive_bonus=alive)
+    for alive, fall_cost in ((True, 1), (False, 1), (False, 9)):
+        algorithm = AlgorithmConfig(num_members=4, alive_bonus=alive, fall_cost=fall_cost)
         config = Config(task="probe/countdown", algorithm=algorithm)
         made = build(config)
         made = made._replace(task=replace(made.task, alive_bonus=0.5))
@@ -335,9 +336,13 @@ def test_training_may_leave_out_the_alive_bonus_and_evaluations_hold_it():
         evaluation = evaluate(KEY, made.algorithm.population(made.state), made.state.moments)
         center, _ = make_evaluate_center(config, made)
         played.append((evaluation, center(made.state).returns))
-    (paid, center), (bare, same_center) = played
+    (paid, center), (bare, same_center), (dear, _) = played
     np.testing.assert_allclose(bare.fitness, paid.fitness - 0.5 * paid.steps, rtol=1e-6)
     np.testing.assert_array_equal(center, same_center)
+    at = np.asarray(paid.terminated_at)[:, 0]
+    missed = np.where(at > 0, np.maximum(9 - at, 0), 0)
+    assert missed.any()
+    np.testing.assert_allclose(dear.fitness, bare.fitness - 0.5 * missed, rtol=1e-6)
 
 
 @pytest.mark.parametrize("start", ["normal", "zero"])

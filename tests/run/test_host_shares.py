@@ -29,7 +29,7 @@ class Part:
         self.first = int(population.first)
         fitness = jnp.array([population(i) for i in range(2)], jnp.float32)
         observed = Moments(jnp.float32(1), jnp.full(1, self.share, jnp.float32), jnp.zeros(1))
-        fell = jnp.array([self.share, 1], jnp.int32)
+        fell = jnp.array([[self.share, 0], [1, 2]], jnp.int32)
         return Evaluation(fitness, jnp.ones(2, jnp.int32), jnp.int32(5), observed, fell)
 
 
@@ -48,7 +48,8 @@ def test_shares_are_joined_in_their_order():
     np.testing.assert_array_equal(played.fitness, 10.0 * np.arange(8))
     assert played.steps.sum() == 8 and played.simulated_steps == 20
     assert played.observed.number == 4 and played.observed.mean == 1.5
-    np.testing.assert_array_equal(played.terminations, [0, 1, 1, 1, 2, 1, 3, 1])
+    expected = [[0, 0], [1, 2], [1, 0], [1, 2], [2, 0], [1, 2], [3, 0], [1, 2]]
+    np.testing.assert_array_equal(played.terminated_at, expected)
     assert [part.first for part in parts] == [0, 2, 4, 6]
     shares.seek(7)
     shares.close()

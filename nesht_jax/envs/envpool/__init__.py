@@ -138,7 +138,7 @@ class EnvpoolEvaluate:
             steps=jnp.asarray(steps.sum(1)),
             simulated_steps=jnp.asarray(steps.sum()),
             observed=functools.reduce(Moments.merge, observed) if observed else None,
-            terminations=jnp.asarray(terminated.sum(1, dtype=np.int32)),
+            terminated_at=jnp.asarray(steps * terminated),
         )
 
     def _most(self, population: Population) -> int:

@@ -134,13 +134,13 @@ class GymnasiumEvaluate:
                 batch.busy,
             )
             batch.step(np.asarray(action))
-        steps = batch.steps.reshape(self._shape).sum(1)
+        steps = batch.steps.reshape(self._shape)
         return Evaluation(
             fitness=mean_returns(batch.returns.reshape(self._shape)),
-            steps=jnp.asarray(steps),
+            steps=jnp.asarray(steps.sum(1)),
             simulated_steps=jnp.asarray(steps.sum()),
             observed=observed,
-            terminations=jnp.asarray(batch.terminated.reshape(self._shape).sum(1, dtype=np.int32)),
+            terminated_at=jnp.asarray(steps * batch.terminated.reshape(self._shape)),
         )
 
 
