@@ -63,8 +63,8 @@ class AlgorithmConfig(Section):
             does; false leaves it out of training, as augmented random search does, so that standing
             still earns nothing. Evaluations always hold it.
         fall_cost: most that a fall costs in training without the alive bonus, in bonuses of a step:
-            a fall in step t costs those of the steps t to fall_cost, and at least one. More than 1
-            keeps bodies from learning to fall at once where standing badly earns less.
+            a fall in step t costs those of the steps t to fall_cost, and at least one. With more
+            than 1 nothing is gained by falling at once.
         sigma: standard deviation of the perturbations, in units of the weights.
         sigma_per: what sigma is the standard deviation of: every weight's perturbation, or what the
             perturbations of the f weights that are tried into one output add up to, of which each
