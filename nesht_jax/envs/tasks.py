@@ -149,8 +149,12 @@ def make_evaluate(
         evaluate = host_evaluate(task, policy, seed=seed, **rules)
     if alive_bonus or not task.alive_bonus:
         return evaluate
-    bonuses = (pay / episodes_per_member for pay in (task.alive_bonus, task.terminal_bonus))
-    return without_alive_bonus(evaluate, *bonuses, fall_cost)
+    return without_alive_bonus(
+        evaluate,
+        task.alive_bonus / episodes_per_member,
+        task.terminal_bonus / episodes_per_member,
+        fall_cost,
+    )
 
 
 def make_environment(task: Task) -> Environment:
