@@ -189,6 +189,12 @@ def test_each_fall_of_a_member_costs_what_it_missed(bonus):
     np.testing.assert_allclose(dear.fitness, expected, rtol=1e-6)
 
 
+def test_a_fall_costs_one_bonus_at_least():
+    task = make_task("probe/countdown")
+    with pytest.raises(ValueError, match="fall_cost must be at least 1, got 0"):
+        make_evaluate(task, make_policy(task), num_members=2, fall_cost=0)
+
+
 # -------------------------------------------------------------------------------- on the host
 
 
