@@ -327,7 +327,7 @@ def test_best_directions_alone_make_the_update():
 
 def test_training_may_leave_out_the_alive_bonus_and_evaluations_hold_it():
     played = []
-    for alive, fall_cost in ((True, 1), (False, 1), (False, 9)):
+    for alive, fall_cost in ((True, 1), (False, 1), (False, 100)):
         algorithm = AlgorithmConfig(num_members=4, alive_bonus=alive, fall_cost=fall_cost)
         config = Config(task="probe/countdown", algorithm=algorithm)
         made = build(config)
@@ -340,7 +340,7 @@ def test_training_may_leave_out_the_alive_bonus_and_evaluations_hold_it():
     np.testing.assert_allclose(bare.fitness, paid.fitness - 0.5 * paid.steps, rtol=1e-6)
     np.testing.assert_array_equal(center, same_center)
     at = np.asarray(paid.terminated_at)[:, 0]
-    missed = np.where(at > 0, np.maximum(9 - at, 0), 0)
+    missed = np.where(at > 0, np.maximum(100 - at, 0), 0)
     assert missed.any()
     np.testing.assert_allclose(dear.fitness, bare.fitness - 0.5 * missed, rtol=1e-6)
 
