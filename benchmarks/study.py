@@ -48,6 +48,14 @@ FAST_PER_WEIGHT = PER_WEIGHT | {"optimizer": {"learning_rate": 0.001}}
 FAST = {"optimizer": {"learning_rate": 0.008}}
 """Twice the step size of the preset."""
 
+MANY = {
+    "algorithm": {"num_members": 128, "fall_cost": 100},
+    "sparsity": {"explore": 0.3},
+    "optimizer": {"learning_rate": 0.008},
+}
+"""Four times the members, for Walker2d: with 32 of them hardly an input of it differs from chance.
+What a fall costs is as its tuned settings have it."""
+
 ROWS = {"method": "hard_threshold", "keep": "true inputs", "begin": 80, "every": 10, "end": None}
 """Hard thresholding of as many inputs as are true."""
 
@@ -66,12 +74,14 @@ METHODS = {
     "nes_fast": [*SELECT, "nes", FAST_PER_WEIGHT],
     "nes_output": ["select", "nes", GROWING],
     "nes_output_fast": ["select", "nes", FAST],
+    "nes_output_many": ["select", "nes", MANY],
     "weight_decay": [*SELECT, "nes", {"optimizer": {"weight_decay": 20.0}}],
     "select": SELECT,
     "select_growing": [*SELECT, GROWING],
     "select_fast": [*SELECT, FAST_PER_WEIGHT],
     "select_output": ["select", GROWING],
     "select_output_fast": ["select", FAST],
+    "select_output_many": ["select", MANY],
     "preset": ["select"],
     "select_ever": [*SELECT, GROWING, {"sparsity": {"end": None}}],
     "select_dense": [*SELECT, {"sparsity": {"explore": 1.0}}],
@@ -114,16 +124,19 @@ YARDSTICKS = {
     "select_fast": "nes_fast",
     "nes_output_fast": "nes_fast",
     "select_output_fast": "nes_fast",
+    "nes_output_many": "nes_output_many",
+    "select_output_many": "nes_output_many",
 }
 """Yardsticks of methods with other horizons or another step size: NES with the same, and with σ per
 weight, which earns more without distractors."""
 
-RIVALS = ("nes", "nes_growing", "nes_output", "nes_fast", "nes_output_fast")
+RIVALS = ("nes", "nes_growing", "nes_output", "nes_fast", "nes_output_fast", "nes_output_many")
 """NES; the others are compared with the best of those trained among as many distractors."""
 
 SELECTING = (
     "select_output",
     "select_output_fast",
+    "select_output_many",
     "select_growing",
     "select_fast",
     "select",
