@@ -48,13 +48,12 @@ FAST_PER_WEIGHT = PER_WEIGHT | {"optimizer": {"learning_rate": 0.001}}
 FAST = {"optimizer": {"learning_rate": 0.008}}
 """Twice the step size of the preset."""
 
-MANY = {
+MANY = FAST | {
     "algorithm": {"num_members": 128, "fall_cost": 100},
     "sparsity": {"explore": 0.3},
-    "optimizer": {"learning_rate": 0.008},
 }
-"""Four times the members, for Walker2d: with 32 it learns to dive before most inputs are found. What
-a fall costs is as its tuned settings have it."""
+"""The same with four times the members, for Walker2d: with 32 it learns to dive before most inputs
+are found. What a fall costs is as its tuned settings have it."""
 
 ROWS = {"method": "hard_threshold", "keep": "true inputs", "begin": 80, "every": 10, "end": None}
 """Hard thresholding of as many inputs as are true."""
