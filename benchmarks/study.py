@@ -92,6 +92,7 @@ METHODS = {
     "static": [*SELECT, {"sparsity": MASKS | {"method": "static"}}],
     "set": [*SELECT, {"sparsity": MASKS | {"method": "set", "end": "three quarters"}}],
     "rigl": [*SELECT, {"sparsity": MASKS | {"method": "rigl", "end": "three quarters"}}],
+    "random_reset": [*SELECT, {"sparsity": MASKS | {"method": "set", "drop": 1.0}}],
     "pruning": [
         *SELECT,
         {"sparsity": MASKS | {"method": "pruning", "begin": 80, "end": "three quarters"}},
