@@ -143,6 +143,17 @@ class Moments(NamedTuple):
         deviation = self.deviation + other.deviation + shift**2 * self.number * share
         return Moments(number, mean, deviation)
 
+    def merge_finite(self, other: "Moments") -> tuple["Moments", Bool[Array, ""]]:
+        """Moments of the union, or, where these are not finite, ``self`` alone; and which it is.
+
+        Returns:
+            The moments, and whether ``other`` had to be left out, as its squares overflow.
+        """
+        merged = self.merge(other)
+        dropped = ~jnp.array([jnp.isfinite(leaf).all() for leaf in merged], bool).all()
+        kept = (jnp.where(dropped, old, new) for old, new in zip(self, merged, strict=True))
+        return Moments(*kept), dropped
+
     def merge_all(self) -> "Moments":
         """Moments of the union of many disjoint sets, stacked along the leading axis."""
         number = self.number.sum()

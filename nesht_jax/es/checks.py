@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from nesht_jax.types import Params
@@ -25,8 +26,10 @@ def check_numbers(*, num_members: int, mirrored: bool, sigma: Any, rank: int | N
             f"num_members must be positive, and even if mirrored, got {num_members}; "
             "a mirrored direction makes two members"
         )
-    if isinstance(sigma, int | float | np.number) and not 0 < sigma < math.inf:
-        raise ValueError(f"sigma must be positive and finite, got {sigma}")
+    if not callable(sigma) and not isinstance(sigma, Tracer):
+        number = np.asarray(sigma)
+        if number.ndim or not 0 < number < math.inf:
+            raise ValueError(f"sigma must be one number, positive and finite, got {sigma}")
     if rank is not None and rank < 1:
         raise ValueError(f"rank must be at least 1, or None for full rank, got {rank}")
 
@@ -91,4 +94,6 @@ def checked_fitness(fitness: Any, num_members: int) -> Float[jax.Array, " m"]:
         )
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"fitness must be real numbers, got {dtype}")
+    if not isinstance(fitness, jax.Array):
+        fitness = np.asarray(fitness, np.float32)  # JAX would make integers of 32 bits first
     return jnp.asarray(fitness).astype(jnp.float32)

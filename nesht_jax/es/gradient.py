@@ -72,6 +72,7 @@ def weighted_noise(
     d = sum(leaf.size for leaf in jax.tree.leaves(like))
     size = min(n, max(1, CHUNK_ENTRIES // d))
     chunks = -(-n // size)
+    size = -(-n // chunks)  # alike, so that hardly a direction is drawn in vain
     directions = jnp.arange(chunks * size, dtype=jnp.int32).reshape(chunks, size)
     padded = jnp.pad(weights, (0, chunks * size - n)).reshape(chunks, size)
 

@@ -341,9 +341,7 @@ def _merged(
     """The running moments with those of the generation, and whether these had to be left out."""
     if moments is None or observed is None:
         return moments, jnp.asarray(False)
-    merged = moments.merge(observed)
-    dropped = ~_all_finite(merged)
-    return jax.tree.map(partial(jnp.where, dropped), moments, merged), dropped
+    return moments.merge_finite(observed)
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:

@@ -47,7 +47,7 @@ def make_policy(
             see ``unreachable``. ``"sample"`` gives plain scores, from whose softmax the suite draws
             the choice.
         start: how the last layer begins: ``"normal"``, drawn as every other layer, or ``"zero"``,
-            so that every action begins at the middle of its bounds.
+            so that actions begin at 0, and by output ``"scale"`` at the middle of finite bounds.
         convolutions: layers before the dense ones, for tasks that show images.
         normalize: what the network is given of an observation: ``by_running_moments()``,
             ``by_observation()`` or ``unnormalized()``.

@@ -62,7 +62,8 @@ def make_structure(
         kernel: how kernels W [in, out] are made. ``"dense"``: as they are. ``"toeplitz"``:
             W_ij = v_(j - i + in - 1), one number a diagonal. ``"circulant"``: W_ij = v_((j - i) mod
             n), n = max(in, out). ``"shared"``: every entry of all kernels is one of c numbers,
-            which one the architecture says. ``"masked"``: W · sigmoid(Γ/α) with Γ in θ.
+            which one the architecture says. ``"masked"``: W · sigmoid(Γ/α) with Γ in θ, and
+            ``living`` calls an entry dead where Γ ≤ 0, though up to half of its W is played.
         colors: c of shared kernels.
 
     Raises:

@@ -41,7 +41,8 @@ class Row(NamedTuple):
     Attributes:
         generation: number of the generation, counted from 1; row 0 is the evaluation before.
         seconds: wall-clock time of the generation.
-        fitness_mean: see ``es.nes.Info``, as all down to ``sigma``.
+        fitness_mean: see ``es.nes.Info``, as all down to ``sigma``. Of an agent the mean return of
+            the episodes that ended, and ``failed`` how many of these failed.
         steps: useful environment steps.
         simulated_steps: all environment steps, idle ones included.
         center_fitness: see ``es.nes.Info``, as the next two; None where nothing is searched.

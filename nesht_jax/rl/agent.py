@@ -37,7 +37,7 @@ class AgentState(NamedTuple):
 
     Attributes:
         key: seed of all that ``learn`` draws, never consumed: every call folds ``steps`` in.
-        steps: environment steps learned from, of all environments together.
+        steps: environment steps learned from, of all environments together; below 2³¹.
         params: params of ``Agent.policy``.
         optimizer: state of the policy's optax chain; the mask of a sparse policy is in it.
         rest: pytree of the agent's own: critics, targets, what it remembers.

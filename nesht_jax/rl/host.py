@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from nesht_jax.envs.host_distractors import HostDistractors
 from nesht_jax.envs.suite import VectorEnv
-from nesht_jax.rl.agent import Agent, AgentState, Experience
+from nesht_jax.rl.agent import Agent, AgentState, Experience, Metrics
 from nesht_jax.rl.interaction import Progress, summary, within_bounds
 from nesht_jax.types import Task
 
@@ -68,39 +68,46 @@ class HostInteraction:
             The agent's state after them, and what they brought.
         """
         returns: list[float] = []
-        metrics = []
+        failures, metrics = 0, []
         for _ in range(n):
-            state, ended, told = self._one(state)
+            state, ended, failed, told = self._one(state)
             returns += ended
+            failures += failed
             metrics.append(told)
         stacked = jax.tree.map(lambda *values: jnp.stack(values), *metrics)
         total = jnp.float32(sum(returns))
-        return state, Progress(jnp.int32(len(returns)), total, summary(stacked))
+        ended, failed = jnp.int32(len(returns)), jnp.int32(failures)
+        return state, Progress(ended, total, failed, summary(stacked))
 
-    def _one(self, state: AgentState) -> tuple[AgentState, list[float], dict[str, Any]]:
+    def _one(self, state: AgentState) -> tuple[AgentState, list[float], int, Metrics]:
         ids, before = np.arange(self._vector.num_envs), self._seen.copy()
         actions, played = self._act(state, self._key, self._step, before)
         done = np.asarray(played)
         after = self._vector.step(done, ids)
         self._step += 1
         self._steps += 1
-        self._returns += after.reward
         if self._distractors is not None:
             self._distractors.acted(ids, done)
         self._look(ids, after.observation)
+        with np.errstate(over="ignore"):
+            reward = after.reward.astype(np.float32)
+        failed = ~(np.isfinite(self._seen).all(1) & np.isfinite(reward))
+        reward[failed], self._seen[failed] = 0, before[failed]
+        self._returns += reward
+        terminated = after.terminated | failed
         experience = Experience(
             observation=before,
             action=actions,
-            reward=after.reward.astype(np.float32),
+            reward=reward,
             next_observation=self._seen.copy(),
-            terminated=after.terminated,
-            truncated=after.truncated & ~after.terminated,
+            terminated=terminated,
+            truncated=after.truncated & ~terminated,
         )
         state, metrics = self._learn(state, experience)
-        over = np.flatnonzero(after.terminated | after.truncated)
+        over = np.flatnonzero(terminated | after.truncated)
         returns = self._returns[over].tolist()
         self._begin(over)
-        return state, returns, metrics
+        return state, returns, int(failed.sum()), metrics
 
     def _begin(self, ids: Int[np.ndarray, " envs"]) -> None:
         """Resets these environments, and draws the seeds of what is random in their episodes."""
@@ -112,6 +119,7 @@ class HostInteraction:
             entropy = np.random.SeedSequence(self._seed, spawn_key=(int(i), int(self._episode[i])))
             self._bits[i] = np.random.SFC64(entropy)
         self._look(ids, self._vector.reset(ids))
+        self._seen[ids] = np.where(np.isfinite(self._seen[ids]), self._seen[ids], 0)
 
     def _look(self, ids: Int[np.ndarray, " envs"], shown: Float[np.ndarray, "envs o"]) -> None:
         """Puts together what the agent sees in these environments now."""

@@ -56,12 +56,14 @@ class Progress(NamedTuple):
     Attributes:
         episodes: number of episodes that ended in them.
         returns: sum of the undiscounted returns of these episodes.
+        failed: number of these episodes that failed: shown or paid what is not a finite number.
         metrics: metrics of the agent: means over the steps that have them, NaN if none has; of
             truth values whether all are true.
     """
 
     episodes: Int[Array, ""]
     returns: Float[Array, ""]
+    failed: Int[Array, ""]
     metrics: Metrics
 
 
@@ -82,7 +84,9 @@ def make_interaction(task: Task, agent: Agent, *, num_envs: int) -> Interaction:
     """Makes the loop: every environment steps, the agent learns, ended episodes begin anew.
 
     The agent is given what a step led to before the environment is reset. An episode that reaches
-    the task's horizon is truncated, unless the task ended it in that step.
+    the task's horizon is truncated, unless the task ended it in that step. One that shows or pays
+    what is not a finite number has failed: it terminates there, and the agent is told that the step
+    paid nothing and changed nothing.
 
     Args:
         task: task whose simulator is written in JAX.
@@ -106,27 +110,34 @@ def make_interaction(task: Task, agent: Agent, *, num_envs: int) -> Interaction:
         steps, returns = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32)
         idle = distractors.no_action(task)
         seen = distractors.append(observation, task, random_bits, steps, idle)
+        seen = jnp.where(jnp.isfinite(seen), seen, 0)
         return Episode(key, number, random_bits, simulator, seen, steps, returns)
 
-    def move(episode: Episode, action: Float[Array, " a"]) -> tuple[Episode, Experience]:
+    def move(
+        episode: Episode, action: Float[Array, " a"]
+    ) -> tuple[Episode, Experience, Bool[Array, ""]]:
         done = within_bounds(task, action)
         after = simulate(episode.simulator, done)
         steps = episode.steps + 1
         seen = distractors.append(after.observation, task, episode.random_bits, steps, done)
+        failed = ~(jnp.isfinite(seen).all() & jnp.isfinite(after.reward))
+        terminated = after.terminated | failed
         cut = jnp.asarray(False) if task.horizon is None else steps >= task.horizon
         experience = Experience(
             observation=episode.observation,
             action=action,
-            reward=after.reward,
-            next_observation=seen,
-            terminated=after.terminated,
-            truncated=cut & ~after.terminated,
+            reward=jnp.where(failed, 0, after.reward),
+            next_observation=jnp.where(failed, episode.observation, seen),
+            terminated=terminated,
+            truncated=cut & ~terminated,
         )
-        returns = episode.returns + after.reward
         moved = episode._replace(
-            simulator=after.state, observation=seen, steps=steps, returns=returns
+            simulator=after.state,
+            observation=experience.next_observation,
+            steps=steps,
+            returns=episode.returns + experience.reward,
         )
-        return moved, experience
+        return moved, experience, failed
 
     def renew(episode: Episode, over: Bool[Array, ""]) -> Episode:
         fresh = begin(episode.key, episode.number + 1)
@@ -140,10 +151,11 @@ def make_interaction(task: Task, agent: Agent, *, num_envs: int) -> Interaction:
     def step(carry: tuple[AgentState, EnvState], _: None) -> tuple[Any, Any]:
         state, (key, number, episodes) = carry
         actions = agent.act(state, jax.random.fold_in(key, number), episodes.observation)
-        episodes, experience = jax.vmap(move)(episodes, actions)
+        episodes, experience, failed = jax.vmap(move)(episodes, actions)
         state, metrics = agent.learn(state, experience)
         over = experience.terminated | experience.truncated
-        ended = over.sum(dtype=jnp.int32), jnp.where(over, episodes.returns, 0).sum()
+        returns = jnp.where(over, episodes.returns, 0).sum()
+        ended = over.sum(dtype=jnp.int32), returns, failed.sum(dtype=jnp.int32)
         # a reset may cost more than many steps
         episodes = jax.lax.cond(
             over.any(), jax.vmap(renew), lambda episodes, _: episodes, episodes, over
@@ -151,8 +163,9 @@ def make_interaction(task: Task, agent: Agent, *, num_envs: int) -> Interaction:
         return (state, EnvState(key, number + 1, episodes)), (*ended, metrics)
 
     def steps(state: AgentState, envs: EnvState, n: int) -> tuple[AgentState, EnvState, Progress]:
-        carry, (episodes, returns, metrics) = jax.lax.scan(step, (state, envs), length=n)
-        progress = Progress(episodes.sum(dtype=jnp.int32), returns.sum(), summary(metrics))
+        carry, (*told, metrics) = jax.lax.scan(step, (state, envs), length=n)
+        episodes, returns, failed = (x.sum(dtype=x.dtype) for x in told)
+        progress = Progress(episodes, returns, failed, summary(metrics))
         return *carry, progress
 
     return Interaction(init, steps)

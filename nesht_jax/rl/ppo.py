@@ -167,7 +167,7 @@ def make_ppo(
     def update(state: AgentState, rollout: Experience) -> tuple[Any, Metrics]:
         rest, moments = state.rest, state.moments
         assert moments is not None  # init makes them
-        rewards = rest.rewards.merge(_moments_of(rollout.reward[..., None]))
+        rewards, _ = rest.rewards.merge_finite(_moments_of(rollout.reward[..., None]))
         if normalize_rewards:
             rollout = rollout._replace(reward=_normalized(rollout.reward, rewards))
         steps = evaluated(
@@ -198,7 +198,7 @@ def make_ppo(
             "critic_gradient_snr": mean_snr(of_critic, rest.critic.params, first),
         }
         # after the updates, so that the first ratio of densities is 1
-        merged = moments.merge(_moments_of(rollout.observation))
+        merged, _ = moments.merge_finite(_moments_of(rollout.observation))
         return (actor, critic, rewards, merged), jax.tree.map(jnp.mean, metrics) | snr
 
     def learn(state: AgentState, experience: Experience) -> tuple[AgentState, Metrics]:

@@ -16,7 +16,8 @@ class Replay(NamedTuple):
     Attributes:
         transitions: what is kept, leading axis capacity, each field in the dtype that it came in;
             zeros where nothing has been stored yet.
-        added: transitions stored so far, those overwritten included.
+        added: transitions stored so far, those overwritten included, less whole rounds beyond the
+            first: it stays below twice the capacity.
     """
 
     transitions: Experience
@@ -51,7 +52,8 @@ def extend(replay: Replay, experience: Experience) -> Replay:
     transitions = jax.tree.map(
         lambda kept, new: kept.at[places].set(new), replay.transitions, experience
     )
-    return Replay(transitions, replay.added + num_new)
+    added = replay.added + num_new
+    return Replay(transitions, jnp.where(added < 2 * capacity, added, added - capacity))
 
 
 def sample(replay: Replay, key: Key[Array, ""], batch_size: int) -> Experience:

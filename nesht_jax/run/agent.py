@@ -148,7 +148,7 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     chosen, agent = config.optimizer, config.agent
     rate: Any = chosen.learning_rate
     if agent.learning_rate_decay:
-        rate = optax.linear_schedule(chosen.learning_rate, 0.0, max(1, config.num_updates or 1))
+        rate = optax.linear_schedule(chosen.learning_rate, 0.0, max(1, config.num_updates))
     parts = []
     if chosen.weight_decay:
         parts.append(optax.add_decayed_weights(chosen.weight_decay, mask=_is_kernel))

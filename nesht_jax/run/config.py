@@ -161,6 +161,10 @@ class Config(Section):
             raise ValueError(f"{agent} needs hidden layers and no convolutions: set policy.hidden")
         if self.agent.learning_rate_decay and self.steps is None:
             raise ValueError("agent.learning_rate_decay needs steps, at whose end it is 0")
+        if self.num_agent_steps >= 2**31:
+            raise ValueError(
+                f"an agent counts fewer than 2^31 steps, got {self.num_agent_steps}: set steps"
+            )
         num_envs, chosen = self.num_envs or 1, self.agent
         if chosen.name == "ppo" and num_envs * chosen.rollout % chosen.batch_size:
             raise ValueError(
@@ -188,15 +192,16 @@ class Config(Section):
             raise ValueError(f"sparsity.end must be below the {limit} {unit}, got {chosen.end}")
 
     @property
-    def num_updates(self) -> int | None:
-        """Updates of an agent in the whole run; None if no number of steps ends it."""
-        chosen, num_envs = self.agent, self.num_envs or 1
-        steps = self.step_limit
-        if self.generations is not None:
-            most = self.generations * chosen.steps_per_generation
-            steps = most if steps is None else min(steps, most)
-        if steps is None:
-            return None
+    def num_agent_steps(self) -> int:
+        """Environment steps of an agent in the whole run, at most."""
+        by_generations = (self.generations or 0) * self.agent.steps_per_generation
+        limits = (self.step_limit, None if self.generations is None else by_generations)
+        return min(limit for limit in limits if limit is not None)
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of an agent in the whole run."""
+        chosen, num_envs, steps = self.agent, self.num_envs or 1, self.num_agent_steps
         if chosen.name == "ppo":
             learnings = steps // (num_envs * chosen.rollout)
             return learnings * chosen.epochs * (num_envs * chosen.rollout // chosen.batch_size)

@@ -204,7 +204,7 @@ def played(
         mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), weights)
     living = structure.living(architecture, weights, mask)
     made = structure.materialize(architecture, weights)
-    # a closed gate leaves a number near 0, and what says which function a unit has is no weight
+    # a closed gate leaves a number, mostly near 0; what says which function a unit has is no weight
     return made | zero_dead({name: made[name] for name in living}, living), sparsity_of(living)
 
 

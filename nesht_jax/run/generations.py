@@ -199,6 +199,7 @@ def _of_agent(
                 budget -= steps
                 row = row._replace(
                     fitness_mean=fitness,
+                    failed=int(progress.failed),
                     sparsity=float(sparsity_of(mask_of(state.optimizer, state.params))),
                     steps=steps,
                     simulated_steps=steps,

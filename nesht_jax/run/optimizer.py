@@ -63,6 +63,7 @@ def build_projection(
         scope=_layer_group(chosen, chosen_layers),
         exempt_bias=chosen.exempt_bias,
         rule=chosen.rule,
+        channels=_channels(layers),
     )
 
 
@@ -79,6 +80,7 @@ def build_selection(
         scope=_layer_group(*_taking_part(chosen, layers)),
         exempt_bias=chosen.exempt_bias,
         unit=chosen.unit,
+        channels=_channels(layers),
     )
 
 
@@ -128,6 +130,11 @@ def _layer_group(
         return path[:-1] if chosen.scope == "layer" else "all"
 
     return group
+
+
+def _channels(layers: tuple[Layer, ...]) -> dict[str, int]:
+    """Input channels of the kernels that are filters, by path."""
+    return {layer.kernel: layer.shape[0] for layer in layers if layer.kind == "convolution"}
 
 
 def _kernel_group(keep: dict[str, int]) -> Callable[[tuple[str, ...]], Hashable | None]:
@@ -266,8 +273,7 @@ def num_living(
         ValueError: if a layer is named that the policy does not have, or one is left no weight.
     """
     everything = kernel_shapes(params)
-    named = _layers_named(chosen, layers)
-    shapes = {layer.kernel: everything[layer.kernel] for layer in named} or everything
+    shapes = {layer.kernel: layer.shape for layer in _layers_named(chosen, layers)} or everything
     total = sum(map(math.prod, shapes.values()))
     number = num_kept(total, chosen.fraction) if chosen.keep is None else min(chosen.keep, total)
     if chosen.scope == "erdos_renyi_kernel":

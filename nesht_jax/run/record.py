@@ -121,6 +121,7 @@ class Display:
         self._evaluation: EvaluationRow | None = None
         self._population: Row | None = None
         self._failed = self._skipped = self._dropped = 0
+        self._what_fails = "members"
         self._recent: deque[tuple[float, Row]] = deque(maxlen=self.RATE_WINDOW)
         self._live = Live(self._two_lines("compiling ..."), console=console)
         for row in rows:
@@ -154,7 +155,9 @@ class Display:
         self._steps += row.steps
         self._bar.update(self._task, completed=self._steps if self._by_steps else row.generation)
         self._evaluation = row.evaluation or self._evaluation
-        self._population = row if row.fitness_std is not None or row.failed else self._population
+        has_members = row.agent is None and (row.fitness_std is not None or row.failed)
+        self._population = row if has_members else self._population
+        self._what_fails = "members" if row.agent is None else "episodes"
         self._failed += row.failed
         self._skipped += row.skipped
         self._dropped += row.dropped_moments
@@ -170,7 +173,7 @@ class Display:
             parts.append(f"population {_number(self._population.fitness_mean)}")
         parts += self._rates()
         for count, what in (
-            (self._failed, "failed members"),
+            (self._failed, f"failed {self._what_fails}"),
             (self._skipped, "skipped updates"),
             (self._dropped, "dropped moments"),
         ):

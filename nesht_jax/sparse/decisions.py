@@ -44,7 +44,7 @@ class Decisions:
 
     def are_over(self, updates: Int[Array, ""]) -> Bool[Array, ""]:
         """Says whether the decision of this update is the last."""
-        return jnp.asarray(False) if self.end is None else updates + self.every >= self.end
+        return jnp.asarray(False) if self.end is None else updates >= self.end - self.every
 
     def left(self, updates: Int[Array, ""]) -> Float[Array, ""]:
         """Computes which share of the updates up to ``end`` is left; 1 where there is no end."""
@@ -98,16 +98,15 @@ def make_decisions(
     """Makes the decisions of a transformation, of which any number may be traced.
 
     Raises:
-        TypeError: if ``every`` is no integer.
+        TypeError: if ``every``, ``begin`` or ``end`` is no integer.
         ValueError: if ``every`` is below 1, ``begin`` negative, ``end`` not after it, or
             ``explore`` outside [0, 1].
     """
-    every = checked_count("every", every)
+    every, begin = checked_count("every", every), checked_count("begin", begin, least=0)
+    end = None if end is None else checked_count("end", end)
     if isinstance(every, int):
         every = min(every, jnp.iinfo(jnp.int32).max)
-    if isinstance(begin, int | np.integer) and begin < 0:
-        raise ValueError(f"begin must be at least 0, got {begin}")
-    if isinstance(end, int | np.integer) and isinstance(begin, int | np.integer) and end <= begin:
+    if isinstance(end, int) and isinstance(begin, int) and end <= begin:
         raise ValueError(f"end must be more than begin, {begin}, got {end}")
     if isinstance(explore, int | float | np.floating):
         if not 0 <= explore <= 1:

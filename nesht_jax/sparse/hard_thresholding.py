@@ -27,6 +27,7 @@ def hard_thresholding(
     exempt_bias: bool = False,
     rule: Rule | str = "top_k",
     unit: Unit | str = "weight",
+    channels: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the last transformation of an optimizer chain: ``params + updates`` becomes k-sparse.
 
@@ -58,6 +59,9 @@ def hard_thresholding(
         unit: what lives or dies as one. ``"weight"``; or ``"row"``: all weights of an input, in
             filters of an input channel, by their Euclidean norm; k counts inputs then, and vectors,
             as biases, are left alone.
+        channels: number of input channels of kernels that are matrices of filters, rows of one
+            channel side by side, by path joined with "/"; other kernels have a row for each entry
+            of their first axis.
 
     Raises:
         ValueError: unless exactly one of ``sparsity`` and ``keep`` is given, ``sparsity`` is in
@@ -74,6 +78,7 @@ def hard_thresholding(
         exempt_bias=exempt_bias,
         rule=rule,
         unit=unit,
+        channels=channels,
     )
     return sparsify(projection, every=every, begin=begin, end=end, explore=explore)
 

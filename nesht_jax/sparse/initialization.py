@@ -25,7 +25,7 @@ def scaled_to_live_fans(params: Params, mask: Params) -> Params:
             return w
         live = _summed(alive, tuple(range(w.ndim - 1)))
         dense = w.size // w.shape[-1]
-        return jnp.where(alive, w * jnp.sqrt(dense / jnp.maximum(live, 1)), 0)
+        return jnp.where(alive, w * jnp.sqrt(dense / jnp.maximum(live, 1)), 0).astype(w.dtype)
 
     return jax.tree.map(scaled, params, mask)
 
@@ -37,7 +37,7 @@ def glorot_by_live_fans(key: Key[Array, ""], params: Params, mask: Params) -> Pa
 
     Args:
         key: key of the draws.
-        params: params as they begin; leaves of other than two dimensions, as filters, stay.
+        params: params as they begin; leaves of other than two dimensions stay.
         mask: pytree like params, True where a weight lives.
 
     Reference: Graesser et al. 2022 (arXiv 2206.10369), code (rigl, ``fixed_sparse_init``).

@@ -32,11 +32,13 @@ class Group:
         name: what ``Units.group_of`` calls it.
         after: leaves of θ_{t+½}, after the step.
         before: leaves of θ_t, in the order of ``after``.
+        shapes: shapes of arrays with one entry a unit, likewise.
     """
 
     name: Hashable
     after: list[Array]
     before: list[Array]
+    shapes: list[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Projection:
         after = [jnp.asarray(leaf) for _, leaf in paths]
         earlier = after if before is None else list(map(jnp.asarray, jax.tree.leaves(before)))
         for name, places in self.units.places(params).items():
-            group = Group(name, [after[i] for i in places], [earlier[i] for i in places])
+            shapes = [self.units.shape(*paths[i]) for i in places]
+            group = Group(name, [after[i] for i in places], [earlier[i] for i in places], shapes)
             for i, mask in zip(places, self.kept(group), strict=True):
                 masks[i] = mask
         return jax.tree.unflatten(treedef, masks)
@@ -89,11 +92,12 @@ def make_projection(
     exempt_bias: bool = False,
     rule: Rule | str = "top_k",
     unit: Unit | str = "weight",
+    channels: Mapping[str, int] | None = None,
 ) -> Projection:
     """Makes the operator that ``hard_thresholding`` applies; see there for the arguments."""
     if rule not in get_args(Rule):
         raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
-    units = make_units(unit=unit, scope=scope, exempt_bias=exempt_bias)
+    units = make_units(unit=unit, scope=scope, exempt_bias=exempt_bias, channels=channels)
     if (sparsity is None) == (keep is None):
         raise ValueError(f"give sparsity or keep, one of them; got {sparsity=}, {keep=}")
     if keep is not None and rule != "top_k":
@@ -115,7 +119,10 @@ def _top_k(k_of: Callable[[Hashable, int], Count], units: Units) -> Kept:
     by_weight = units.unit == "weight"
 
     def kept(group: Group) -> list[Array]:
-        scores = group.after if by_weight else [jnp.sqrt(row_energies(x)) for x in group.after]
+        scores = group.after
+        if not by_weight:
+            of_rows = zip(group.after, group.shapes, strict=True)
+            scores = [jnp.sqrt(row_energies(kernel, *shape)) for kernel, shape in of_rows]
         masks = top_k_mask(scores, k_of(group.name, sum(score.size for score in scores)))
         return [spread(mask, leaf) for mask, leaf in zip(masks, group.after, strict=True)]
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree, UInt32
 from nesht_jax.sparse.distribution import Shapes, kernel_shapes
 from nesht_jax.sparse.hard_thresholding import step_or_zero, with_fresh_moments
 from nesht_jax.sparse.schedule import Time, cosine, cubic, is_due, num_dropped, num_pruned
-from nesht_jax.sparse.top_k import checked_count, top_k_mask
+from nesht_jax.sparse.top_k import checked_count, top_k_mask, zero_dead
 from nesht_jax.types import Params, SparseState
 
 Keep = int | Mapping[str, int]
@@ -286,11 +286,12 @@ def _sparse(
         if params is None:
             raise ValueError("a sparse optimizer needs params: update(updates, state, params)")
         time, mask = state.sparse.updates, state.sparse.mask
+        live = zero_dead(params, mask)  # dead weights may hold what they were drawn with, once
 
         def changed() -> tuple[Params, Any]:
             alive, gradients = _by_path(mask), _by_path(updates)
             named = {}
-            for group, (kernels, k) in enumerate(_groups(params, keep)):
+            for group, (kernels, k) in enumerate(_groups(live, keep)):
                 masks, slopes = ({n: tree[n] for n in kernels} for tree in (alive, gradients))
                 draw = drawing(state.key, time + 1, group)
                 named |= rewire.change(draw, time, masks, kernels, slopes, k)
@@ -300,7 +301,8 @@ def _sparse(
 
         mask, moments = jax.lax.cond(rewire.due(time), changed, lambda: (mask, state.inner))
         given = jax.tree.map(lambda g, alive: jnp.where(alive, g, 0), updates, mask)
-        moved, moments = inner.update(given, moments, params, **extra)
+        moved, moments = inner.update(given, moments, live, **extra)
+        moved = jax.tree.map(lambda u, now, was: u + (now - was), moved, live, params)
         moved = jax.tree.map(step_or_zero, moved, params, mask)
         sparse = SparseState(time + 1, mask, support(mask, time + 1))
         return moved, RewiringState(sparse, moments, state.key)

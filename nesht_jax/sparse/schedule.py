@@ -53,5 +53,7 @@ def num_dropped(number: int, fraction: Share) -> Int[Array, ""]:
 
 def num_pruned(size: int, number: int, share: Share) -> Int[Array, ""]:
     """Computes how many of d weights live once a share of what is to go has gone: d, then n."""
-    gone = jnp.round((size - number) * jnp.asarray(share, jnp.float32)).astype(jnp.int32)
-    return size - gone
+    share = jnp.asarray(share, jnp.float32)
+    gone = jnp.round((size - number) * share).astype(jnp.int32)
+    # float32 has no odd numbers beyond 2^24
+    return jnp.where(share < 1, jnp.clip(size - gone, number, size), number)

@@ -5,6 +5,7 @@ that the search has learned by chance. So a policy is played with what is known 
 begins with nothing; all else is tried in small perturbations, and gathers what these say.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,7 @@ def selection(
     scope: Scope = "all",
     exempt_bias: bool = False,
     unit: Unit | str = "row",
+    channels: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the last transformation of an optimizer chain: what chance does not explain lives.
 
@@ -69,6 +71,7 @@ def selection(
         scope: see ``hard_thresholding``.
         exempt_bias: whether leaves named ``bias`` are left alone.
         unit: see ``hard_thresholding``.
+        channels: likewise.
 
     Raises:
         ValueError: if ``level`` is not in (0, 1), ``every`` below 1, ``begin`` negative, ``end``
@@ -83,7 +86,7 @@ def selection(
     if isinstance(level, int | float | np.floating) and not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     decisions = make_decisions(every, begin, end, explore)
-    units = make_units(unit=unit, scope=scope, exempt_bias=exempt_bias)
+    units = make_units(unit=unit, scope=scope, exempt_bias=exempt_bias, channels=channels)
 
     def init_fn(params: Params) -> Any:
         _check(units, params)
@@ -106,6 +109,7 @@ def selection(
         if params is None:
             raise ValueError("selection needs params: update(updates, state, params)")
         steps, before = jax.tree.map(jnp.asarray, (updates, params))
+        steps = jax.tree.map(lambda u, p: u.astype(jnp.result_type(u, p)), steps, before)
         if state.support is not None:
             steps = jax.tree.map(lambda u, tried: jnp.where(tried, u, 0), steps, state.support)
 
@@ -147,7 +151,7 @@ def _judge(
     alive = jax.tree.leaves(_outside(units, after))
     promising = list(alive)
     for places in units.places(after).values():
-        energies = [_energies(units, leaves[i]).ravel() for i in places]
+        energies = [_energies(units, leaves[i], walk[i].shape) for i in places]
         sizes = [
             jnp.full(e.size, leaves[i].size // max(e.size, 1))
             for i, e in zip(places, energies, strict=True)
@@ -196,10 +200,10 @@ def _outside(units: Units, params: Params) -> Params:
     )
 
 
-def _energies(units: Units, leaf: Array) -> Float[Array, "..."]:
-    """‖θ_u‖² of every unit of a leaf."""
+def _energies(units: Units, leaf: Array, shape: tuple[int, ...]) -> Float[Array, " u"]:
+    """‖θ_u‖² of every unit of a leaf, in an array of this shape made flat."""
     wide = leaf.astype(jnp.float32)
-    return jnp.square(wide) if units.unit == "weight" else row_energies(wide)
+    return jnp.square(wide).ravel() if units.unit == "weight" else row_energies(wide, *shape)
 
 
 def _kept(steps: Params, before: Params, alive: Params, is_over: Bool[Array, ""]) -> Params:

@@ -29,7 +29,7 @@ def with_phantoms(params: Mapping[str, Any], number: int = NUMBER) -> Params:
         params: params of the policy, a mapping at its top.
         number: how many phantoms; they begin at 0, as what they judge.
     """
-    return {**params, PHANTOM: jnp.zeros(number)}
+    return {**params, PHANTOM: jnp.zeros(number, jnp.float32)}
 
 
 def p_values(

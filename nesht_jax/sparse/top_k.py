@@ -30,12 +30,13 @@ REAL_KINDS = "fiuV"
 # --------------------------------------------------------------------------- how many are kept
 
 
-def checked_count(name: str, count: Any) -> Any:
+def checked_count(name: str, count: Any, *, least: int = 1) -> Any:
     """Returns a count as a Python integer, or as it is where it is traced.
 
     Raises:
         TypeError: if it is no integer; 0.1 must not pass for 0, nor True for 1.
-        ValueError: if it is below 1. The value of a traced count is not known, and not checked.
+        ValueError: if it is below ``least``. The value of a traced count is not known, and not
+            checked.
     """
     dtype = getattr(count, "dtype", None)
     is_integer = np.ndim(count) == 0 and (dtype is None or jnp.issubdtype(dtype, jnp.integer))
@@ -44,9 +45,10 @@ def checked_count(name: str, count: Any) -> Any:
             return count
         raise TypeError(f"{name} must be an integer, got {jax.typeof(count)}: round a schedule")
     if isinstance(count, bool) or not is_integer or not hasattr(count, "__index__"):
-        raise TypeError(f"{name} must be a positive integer, got {count!r}")
-    if (number := operator.index(count)) < 1:
-        raise ValueError(f"{name} must be at least 1, got {count!r}")
+        kind = "a positive integer" if least == 1 else "an integer"
+        raise TypeError(f"{name} must be {kind}, got {count!r}")
+    if (number := operator.index(count)) < least:
+        raise ValueError(f"{name} must be at least {least}, got {count!r}")
     return number
 
 

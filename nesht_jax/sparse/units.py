@@ -1,14 +1,14 @@
 """What lives or dies as one: single weights, or rows, all weights of an input."""
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from nesht_jax.sparse.top_k import Share
+from nesht_jax.sparse.top_k import Share, checked_count
 from nesht_jax.types import Params, is_phantom
 
 Unit = Literal["weight", "row"]
@@ -26,10 +26,12 @@ class Units:
         group_of: path of a leaf -> group of leaves whose units compete; None leaves it dense.
         unit: "weight"; or "row": all weights of an input, in filters of an input channel. Vectors,
             as biases, have no rows, and phantoms no group.
+        channels: number of input channels of kernels that are matrices of filters, by path.
     """
 
     group_of: GroupOf
     unit: Unit = "weight"
+    channels: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
     def group(self, path: tuple[Any, ...], leaf: Any) -> Hashable | None:
         """Gives the group of a leaf; None if it takes no part."""
@@ -38,10 +40,20 @@ class Units:
         return self.group_of(_names(path))
 
     def shape(self, path: tuple[Any, ...], leaf: Any) -> tuple[int, ...]:
-        """Gives the shape of an array with one entry a unit; () where the leaf has no group."""
+        """Gives the shape of an array with one entry a unit; () where the leaf has no group.
+
+        Raises:
+            ValueError: if a kernel does not divide among the channels that it is said to have.
+        """
         if self.group(path, leaf) is None:
             return ()
-        return jnp.shape(leaf) if self.unit == "weight" else jnp.shape(leaf)[:1]
+        if self.unit == "weight":
+            return jnp.shape(leaf)
+        (length, *_), names = jnp.shape(leaf), _names(path)
+        rows = self.channels.get(names, length)
+        if length % rows:
+            raise ValueError(f"{'/'.join(names)} has {length} rows, not those of {rows} channels")
+        return (rows,)
 
     def places(self, params: Params) -> dict[Hashable, list[int]]:
         """Lists the leaves of every group, by their places among all leaves."""
@@ -80,7 +92,11 @@ class Units:
 
 
 def make_units(
-    *, unit: Unit | str = "weight", scope: Scope = "all", exempt_bias: bool = False
+    *,
+    unit: Unit | str = "weight",
+    scope: Scope = "all",
+    exempt_bias: bool = False,
+    channels: Mapping[str, int] | None = None,
 ) -> Units:
     """Makes the units of a transformation; see ``hard_thresholding`` for the arguments."""
     if unit not in get_args(Unit):
@@ -91,21 +107,24 @@ def make_units(
         valid = ", ".join(SCOPES)
         raise ValueError(f"scope must be one of {valid} or a function of the path, got {scope!r}")
     group = scope if callable(scope) else SCOPES[scope]
+    counts = {path: checked_count(f"channels[{path!r}]", n) for path, n in (channels or {}).items()}
     return Units(
         lambda path: None if exempt_bias and path[-1:] == ("bias",) else group(path),
         "row" if unit == "row" else "weight",
+        {tuple(path.split("/")): number for path, number in counts.items()},
     )
 
 
-def row_energies(kernel: Float[Array, "rows ..."]) -> Float[Array, " rows"]:
+def row_energies(kernel: Float[Array, "..."], rows: int) -> Float[Array, " {rows}"]:
     """Sums, of every input or input channel, the squares of the weights that read it."""
     wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    return jnp.sum(jnp.square(wide), axis=tuple(range(1, kernel.ndim)))
+    return jnp.sum(jnp.square(wide).reshape(rows, -1), axis=1)
 
 
 def spread(mask: Bool[Array, "..."], leaf: Array) -> Bool[Array, "..."]:
-    """Gives the mask of units as one of the weights in them."""
-    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf.shape)
+    """Gives the mask of units as one of the weights in them, which follow each other."""
+    weights = jnp.broadcast_to(mask.reshape(-1, 1), (mask.size, leaf.size // max(mask.size, 1)))
+    return weights.reshape(leaf.shape)
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:

@@ -52,6 +52,16 @@ def test_fitness_of_any_real_dtype_is_single_precision(dtype):
     assert info.fitness_mean.dtype == jnp.float32
 
 
+def test_fitness_beyond_32_bits_is_not_wrapped():
+    algorithm = algorithm_of(num_members=2)
+    state = algorithm.init(KEY, jnp.zeros(3))
+    large = np.array([3_000_000_000, 1])
+    after, info = algorithm.tell(state, large)
+    expected, _ = algorithm.tell(state, large.astype(np.float32))
+    np.testing.assert_array_equal(after.params, expected.params)
+    assert info.fitness_max == np.float32(3e9)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_utilities_of_half_precision_fitness_are_exact_ranks(dtype):
     fitness = jnp.arange(4096, 0, -1).astype(dtype)
@@ -107,9 +117,12 @@ def test_params_of_numpy_are_taken():
 # ------------------------------------------------------------------------ sigma and optimizer
 
 
-@pytest.mark.parametrize("sigma", [0.0, -0.1, float("nan"), float("inf"), np.float32(0)])
+@pytest.mark.parametrize(
+    "sigma",
+    [0.0, -0.1, np.nan, np.inf, np.float32(0), np.array(-1.0), jnp.float32(-1), np.ones(2)],
+)
 def test_sigma_is_positive(sigma):
-    with pytest.raises(ValueError, match="sigma must be positive and finite, got"):
+    with pytest.raises(ValueError, match="sigma must be one number, positive and finite, got"):
         algorithm_of(sigma=sigma)
 
 

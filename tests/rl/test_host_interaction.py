@@ -68,6 +68,53 @@ def test_the_same_seed_gives_the_same_steps_in_one_call_or_in_two():
     assert len(progress) == 2
 
 
+class Faulty:
+    """Environments whose steps of these numbers show or pay what is not a finite number, and whose
+    first reset shows one."""
+
+    def __init__(self, vector, part, numbers, value):
+        self.num_envs, self._vector, self._part = vector.num_envs, vector, part
+        self._numbers, self._value, self._step, self.resets = numbers, value, 0, []
+        self.close = vector.close
+
+    def reset(self, ids):
+        self.resets.append(ids.tolist())
+        seen = self._vector.reset(ids).copy()
+        if len(self.resets) == 1:
+            seen[0, 2] = np.nan
+        return seen
+
+    def step(self, actions, ids):
+        after = self._vector.step(actions, ids)
+        told = np.array(getattr(after, self._part))
+        if self._step in self._numbers:
+            told[0] = self._value
+        self._step += 1
+        return after._replace(**{self._part: told})
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("observation", np.nan), ("observation", np.inf), ("reward", np.nan), ("reward", -1e300)],
+)
+def test_what_is_not_finite_ends_its_episode_and_is_not_learned(part, value):
+    task = make_task("gymnasium/CartPole-v1")
+    vector = Faulty(make_vector(task, num_envs=2, seed=3), part, (2, 4), value)
+    agent = recorder(task, at_random)
+    interaction = HostInteraction(task, agent, vector, seed=1)
+    state, progress = interaction.steps(jax.jit(agent.init)(KEY), 6)
+    vector.close()
+    experience = jax.tree.map(lambda x: np.asarray(x[:6]), state.rest)
+    assert all(np.isfinite(x).all() for x in experience)
+    assert experience.observation[0, 0, 2] == 0 and experience.observation[0, 1, 2] != 0
+    np.testing.assert_array_equal(experience.terminated[:, 0], [0, 0, 1, 0, 1, 0])
+    np.testing.assert_array_equal(experience.reward[:, 0], [1, 1, 0, 1, 0, 1])
+    held = (experience.next_observation == experience.observation).all(-1)
+    np.testing.assert_array_equal(held, experience.terminated)
+    assert (progress.failed, progress.episodes, progress.returns) == (2, 2, 3)
+    assert vector.resets == [[0, 1], [0], [0]]
+
+
 def distracted(kind, suite="gymnasium"):
     """Distractors [steps, envs, features], and where episodes ended."""
     pytest.importorskip(suite, reason=f"{suite} has no wheel for this machine")

@@ -140,6 +140,48 @@ def test_driven_distractors_follow_the_action_that_was_played():
     assert abs(noise.mean()) < 0.2 and abs(noise.std() - 1) < 0.2
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["observation", "reward"])
+def test_what_is_not_finite_ends_its_episode_and_is_not_learned(part, number):
+    """The third step of every episode shows or pays such a number."""
+    task = make_task(CARTPOLE)
+    whole = task.simulator
+
+    def step(state, action):
+        after = whole.step(state[0], action)
+        bad = jnp.where(state[1] == 2, number, 0)
+        spoiled = after._replace(**{part: getattr(after, part) + bad})
+        return spoiled._replace(state=(after.state, state[1] + 1))
+
+    def reset(key):
+        state, seen = whole.reset(key)
+        return (state, jnp.int32(0)), seen
+
+    faulty = dataclasses.replace(task, simulator=whole._replace(reset=reset, step=step))
+    experience, _, progress = played(faulty, at_random)
+    assert all(np.isfinite(x).all() for x in experience)
+    ends = np.arange(STEPS) % 3 == 2
+    np.testing.assert_array_equal(experience.terminated, ends[:, None].repeat(2, 1))
+    assert not experience.truncated.any() and (experience.reward == ~experience.terminated).all()
+    held = experience.next_observation == experience.observation
+    np.testing.assert_array_equal(held.all(-1), experience.terminated)
+    assert (progress.failed, progress.episodes, progress.returns) == (40, 40, 80)
+
+
+def test_a_reset_that_shows_what_is_not_finite_shows_zeros():
+    task = make_task(CARTPOLE)
+    whole = task.simulator
+
+    def reset(key):
+        state, seen = whole.reset(key)
+        return state, seen.at[1].set(jnp.nan)
+
+    faulty = dataclasses.replace(task, simulator=whole._replace(reset=reset))
+    experience, _, progress = played(faulty, at_random)
+    assert all(np.isfinite(x).all() for x in experience) and progress.failed == 0
+    assert (experience.observation[0, :, 1] == 0).all() and experience.observation[0, :, 0].all()
+
+
 def test_actions_are_learned_as_said_and_played_within_bounds():
     task = make_task("gymnax/Pendulum-v1")
     wild = jnp.array([[-7.0], [1.0]])

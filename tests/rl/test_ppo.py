@@ -188,6 +188,22 @@ def test_the_scale_of_rewards_does_not_matter_when_they_are_normalized():
     jax.tree.map(close, learned(1e2), learned(1e3))
 
 
+@pytest.mark.parametrize("part", ["observation", "reward"])
+def test_moments_leave_out_a_rollout_that_they_cannot_square(part):
+    agent, told = agent_of(normalize_rewards=True), transitions(UNBOUNDED, 18)
+    state, finite = agent.init(KEY), []
+    for i in range(18):
+        new = row(told, i)
+        if i == 9:
+            new = new._replace(**{part: jnp.full_like(getattr(new, part), 1e20)})
+        state, metrics = agent.learn(state, new)
+        finite.append(bool(metrics["finite"]))
+    moments = state.moments if part == "observation" else state.rest.rewards
+    sound = np.delete(np.asarray(getattr(told, part)), range(6, 12), axis=0)
+    assert all(finite) and moments.number == 12
+    np.testing.assert_allclose(np.ravel(moments.deviation) / 12, sound.var(0).ravel(), rtol=1e-4)
+
+
 def test_actions_are_drawn_around_what_the_policy_plays():
     task = task_of(3, (-2.0,), (4.0,))
     agent = agent_of(task)

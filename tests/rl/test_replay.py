@@ -47,6 +47,17 @@ def test_it_samples_uniformly_from_what_is_stored(capacity, number):
     assert len(counts) == 7 and stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("capacity", "number"), [(5, 2), (6, 3), (4, 4)])
+def test_its_count_has_an_end_and_its_places_go_on(capacity, number):
+    """A count of all that was ever added would overflow."""
+    replay = make_replay(empty_experience(TASK, capacity))
+    for start in range(0, 9 * number, number):
+        replay = extend(replay, numbered(number, start))
+        end = start + number
+        assert int(replay.added) < 2 * capacity and int(replay.added) % capacity == end % capacity
+        assert min(int(replay.added), capacity) == min(end, capacity)
+
+
 def test_parts_of_a_transition_stay_together():
     replay = extend(make_replay(empty_experience(TASK, 8)), numbered(5))
     drawn = sample(replay, KEY, 40)

@@ -2,13 +2,18 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nesht_jax.policy.size import dense_twin
+from nesht_jax.run.optimizer import build_projection, num_living
+from nesht_jax.run.sections import SparsityConfig
 from nesht_jax.sparse.distribution import erdos_renyi_kernel, kernel_shapes, split, uniform
+from nesht_jax.sparse.top_k import num_kept
+from nesht_jax.types import Layer
 
 NETWORK = {"a": (4, 8, 8, 16), "b": (16, 4, 4, 32), "c": (2592, 256), "d": (256, 6)}
 SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple)
@@ -146,6 +151,32 @@ def test_a_share_beyond_a_network_is_refused():
 def test_kernels_are_leaves_of_two_dimensions_or_more():
     params = {"layer0": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}, "scale": np.ones(4)}
     assert kernel_shapes(params) == {"layer0/kernel": (3, 2)}
+
+
+@pytest.mark.parametrize("method", ["hard_threshold", "set"])
+def test_filters_keep_what_their_four_dimensions_say(method):
+    """Whatever shape params hold them in: a matrix would make 4·8·8 of them one."""
+    shapes = {"layer0/kernel": (4, 8, 8, 16), "layer1/kernel": (16, 4, 4, 32)}
+    shapes |= {"layer2/kernel": (512, 10)}
+    matrices = {name: (math.prod(shape[:-1]), shape[-1]) for name, shape in shapes.items()}
+    params = {name.split("/")[0]: {"kernel": jnp.ones(shape)} for name, shape in matrices.items()}
+    kinds = ("convolution", "convolution", "dense")
+    layers = tuple(
+        Layer(name.split("/")[0], kind, name, shape, "observation")
+        for kind, (name, shape) in zip(kinds, shapes.items(), strict=True)
+    )
+    chosen = SparsityConfig(method=method, scope="erdos_renyi_kernel", fraction=0.9)
+    total = sum(map(math.prod, shapes.values()))
+    expected = erdos_renyi_kernel(shapes, num_kept(total, 0.9))
+    assert expected != erdos_renyi_kernel(matrices, num_kept(total, 0.9))
+    if method == "set":
+        kept = num_living(chosen, layers, params)
+    else:
+        projection = build_projection(chosen, layers, params)
+        assert projection is not None
+        mask = projection.mask(params)
+        kept = {f"{name}/kernel": int(part["kernel"].sum()) for name, part in mask.items()}
+    assert kept == expected
 
 
 @pytest.mark.parametrize(

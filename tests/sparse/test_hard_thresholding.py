@@ -200,6 +200,8 @@ def test_impossible_values_are_refused(arguments, match):
         ({"keep": {"all": 0.3}}, r"keep\['all'\] must be a positive integer, got 0.3"),
         ({"keep": 3, "every": 2.5}, "every must be a positive integer, got 2.5"),
         ({"keep": 3, "every": True}, "every must be a positive integer, got True"),
+        ({"keep": 3, "begin": 1.5}, "begin must be an integer, got 1.5"),
+        ({"keep": 3, "end": 2.5}, "end must be a positive integer, got 2.5"),
         ({"sparsity": "0.5"}, "got '0.5'"),
         ({"keep": 3, "exempt_bias": 1}, "exempt_bias must be True or False"),
     ],
@@ -207,6 +209,17 @@ def test_impossible_values_are_refused(arguments, match):
 def test_values_of_a_wrong_kind_are_refused(arguments, match, unchecked):
     with pytest.raises(TypeError, match=match):
         hard_thresholding(**arguments)
+
+
+@pytest.mark.parametrize("every", [10**6, 2**31 - 1, 2**40])
+def test_a_single_decision_is_the_last(every):
+    optimizer = hard_thresholding(keep=2, every=every, begin=5, end=100)
+    params = jnp.float32([0, 0, 0, 0])
+    state = optimizer.init(params)
+    for _ in range(20):
+        updates, state = optimizer.update(jnp.float32([4, 3, 2, 1]), state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(params, [80, 60, 0, 0])
 
 
 @pytest.mark.parametrize("keep", [{"layer": 3}, {("layer0",): 3}])

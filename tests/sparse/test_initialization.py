@@ -43,6 +43,14 @@ def test_published_bounds_by_connection():
     assert found[:, ~alive].max() == 0
 
 
+def test_the_dtype_of_params_stays():
+    params = {"kernel": jnp.ones((4, 3), jnp.bfloat16)}
+    mask = {"kernel": jnp.ones((4, 3), bool)}
+    drawn_anew = glorot_by_live_fans(jax.random.key(0), params, mask)
+    for new in (scaled_to_live_fans(params, mask), drawn_anew):
+        assert new["kernel"].dtype == jnp.bfloat16
+
+
 def test_an_output_that_reads_nothing_stays_finite():
     params, mask = {"kernel": jnp.ones((4, 3))}, {"kernel": jnp.zeros((4, 3), bool)}
     for new in (

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nesht_jax.es.nes import nesht
 from nesht_jax.run.optimizer import optimizers
 from nesht_jax.sparse.rewiring import magnitude_pruning, rigl, set_, stacked, static
+from nesht_jax.sparse.schedule import num_pruned
 from nesht_jax.types import mask_of, sparse_states, support_of
 
 KEY = jax.random.key(7)
@@ -174,6 +175,13 @@ def test_pruning_begins_dense_follows_the_cubic_and_never_takes_back():
     # changes at 2, 5, 8 and 11, where p is 0, 1/3, 2/3 and 1
     expected = [20 - round(12 * (1 - (1 - p) ** 3)) for p in (0, 1 / 3, 2 / 3, 1)]
     assert counts == [20] * 5 + [expected[1]] * 3 + [expected[2]] * 3 + [8] * 3
+
+
+@pytest.mark.parametrize("size", [20_000_003, 2**24 + 3])
+def test_pruning_ends_at_k_of_any_number_of_weights(size):
+    """Float32 counts no further than 2^24."""
+    assert num_pruned(size, 2, 1.0) == 2 and num_pruned(size, size - 1, 0.0) == size
+    assert 2 <= num_pruned(size, 2, jnp.nextafter(jnp.float32(1), jnp.float32(0))) <= size
 
 
 def test_pruning_drops_the_smallest_of_the_weights_before_the_step():
@@ -354,6 +362,18 @@ def test_the_first_step_of_what_grows_late_is_three_learning_rates():
     assert after.sparse.mask["kernel"].ravel().tolist() == [False, True, True]
     np.testing.assert_allclose(updates["kernel"][2, 0], -3.162e-3, rtol=1e-3)
     assert updates["kernel"][0, 0] == -1.0
+
+
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_what_grows_at_the_first_update_grows_from_zero(method):
+    """Dead weights hold what they were drawn with until then, which is not theirs to begin with."""
+    optimizer = MAKERS[method](optax.sgd(0.0))
+    before = optimizer.init(PARAMS).sparse.mask
+    ((params, state),) = trained(optimizer, 1)
+    for name, kernel in kernels(params).items():
+        lived, lives = (kernels(mask)[name] for mask in (before, state.sparse.mask))
+        assert (lives & ~lived).any() and not kernel[lives & ~lived].any()
+        np.testing.assert_array_equal(kernel[lives & lived], kernels(PARAMS)[name][lives & lived])
 
 
 def test_what_is_dropped_and_grown_at_once_keeps_weight_and_moments():

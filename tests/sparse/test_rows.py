@@ -8,9 +8,15 @@ import numpy as np
 import optax
 import pytest
 
+from nesht_jax.policy.convolution import CONVOLUTIONS
+from nesht_jax.policy.policy import make_policy
+from nesht_jax.run.optimizer import build_projection, build_selection
+from nesht_jax.run.sections import SparsityConfig
 from nesht_jax.sparse import kth_magnitude
 from nesht_jax.sparse.hard_thresholding import hard_thresholding
 from nesht_jax.sparse.projection import make_projection
+from nesht_jax.sparse.significance import NUMBER, with_phantoms
+from nesht_jax.types import PHANTOM, Task
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +77,83 @@ def test_ties_go_to_the_first_rows():
     assert rows_of(mask) == [False, True, True, False, False]
 
 
-def test_filters_live_by_input_channel():
-    """A channel leads: it lives by the sum over its height, width and outputs."""
+def test_filters_live_by_input_channel_where_it_leads():
+    """It lives by the sum over its height, width and outputs."""
     kernel = np.zeros((3, 2, 2, 4), np.float32)
     kernel[0, 0, 0, 0], kernel[1], kernel[2, 1, 1] = 1.9, 0.5, 0.9  # norms 1.9, 2 and 1.8
     assert rows_of(make_projection(keep=1, unit="row").mask(kernel)) == [False, True, False]
     assert rows_of(make_projection(keep=2, unit="row").mask(kernel)) == [True, True, False]
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    """A policy for images of three channels, and its params."""
+    scores, shape = np.full(2, np.inf, np.float32), (3, 36, 36)
+    task = Task(
+        name="test/image",
+        options={},
+        observation_size=int(np.prod(shape)),
+        image_shape=shape,
+        action_low=-scores,
+        action_high=scores,
+        discrete=True,
+        horizon=None,
+    )
+    policy = make_policy(task, hidden=(5,), convolutions=CONVOLUTIONS["dqn2013"])
+    return policy, policy.init(jax.random.key(1))
+
+
+def with_filters(params, path, filters):
+    """The params with filters [channels, size, size, features] in place of those at a path."""
+    layer, name = path.split("/")
+    matrix = jnp.asarray(filters.reshape(-1, filters.shape[-1]))
+    return params | {layer: params[layer] | {name: matrix}}
+
+
+def test_the_channels_of_an_image_are_kept_as_a_whole(convolutional):
+    """Filters of policies are matrices: the rows of one channel lie side by side."""
+    policy, params = convolutional
+    first = policy.layers[0]
+    filters = normal(4, *first.shape)
+    filters[1] *= 1.1
+    chosen = SparsityConfig(unit="row", keep=1)
+    projection = build_projection(chosen, policy.layers, params)
+    assert projection is not None
+    mask = projection.mask(with_filters(params, first.kernel, filters))
+    layer, name = first.kernel.split("/")
+    found = np.asarray(mask.pop(layer)[name]).reshape(first.shape)
+    np.testing.assert_array_equal(found, *oracle([filters], 1))
+    assert found[1].all() and all(leaf.all() for leaf in jax.tree.leaves(mask))
+
+
+def test_the_channels_of_an_image_are_selected_as_a_whole(convolutional):
+    """Weights of one channel walk three times as far as phantoms, the others less far."""
+    policy, params = convolutional
+    first = policy.layers[0]
+    filters = normal(4, *first.shape) * np.float32([0.8, 3, 0.8]).reshape(3, 1, 1, 1)
+    zeros = with_phantoms(jax.tree.map(jnp.zeros_like, params))
+    steps = with_filters(zeros, first.kernel, filters) | {PHANTOM: jnp.asarray(normal(5, NUMBER))}
+    optimizer = build_selection(SparsityConfig(method="selection", unit="row"), policy.layers)
+    state = optimizer.init(zeros)
+    _, state = optimizer.update(steps, state, zeros, key=jax.random.key(0))
+    layer, name = first.kernel.split("/")
+    assert state.walk[layer][name].shape == (3,)
+    lives = np.asarray(state.mask[layer][name]).reshape(3, -1)
+    np.testing.assert_array_equal(lives.all(1), [False, True, False])
+    np.testing.assert_array_equal(lives.any(1), lives.all(1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "error", "match"),
+    [
+        ({"kernel": 4}, ValueError, "kernel has 7 rows, not those of 4 channels"),
+        ({"kernel": 0}, ValueError, r"channels\['kernel'\] must be at least 1, got 0"),
+        ({"kernel": 3.5}, TypeError, r"channels\['kernel'\] must be a positive integer, got 3.5"),
+    ],
+)
+def test_channels_that_do_not_fit_are_refused(channels, error, match, unchecked):
+    with pytest.raises(error, match=match):
+        make_projection(keep=1, unit="row", channels=channels).mask({"kernel": normal(2, 7, 3)})
 
 
 @pytest.mark.parametrize("k", [2, 5])

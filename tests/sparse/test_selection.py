@@ -276,6 +276,13 @@ def test_without_a_key_a_share_is_refused():
         transformation.update(PARAMS, transformation.init(PARAMS), PARAMS)
 
 
+def test_updates_in_half_precision_are_taken():
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
+    optimizer = selection(every=1)
+    updates, _ = optimizer.update(half, optimizer.init(PARAMS), PARAMS, key=KEY)
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {np.dtype(np.float32)}
+
+
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("explore", [1.0, 0.5])
 def test_no_dtype_is_promoted_and_the_state_keeps_its_shapes(explore, x64):
