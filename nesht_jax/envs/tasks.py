@@ -126,7 +126,8 @@ def make_evaluate(
 
     Raises:
         ValueError: if the task has no horizon; if ``num_envs`` is given to envpool; if actions are
-            both drawn from scores and noisy; if ``fall_cost`` is below 1.
+            both drawn from scores and noisy; if ``num_members``, ``episodes_per_member`` or
+            ``fall_cost`` is below 1.
     """
     if task.horizon is None:
         raise ValueError(
@@ -135,11 +136,12 @@ def make_evaluate(
         )
     if action_noise and policy.stochastic:
         raise ValueError("actions are drawn from scores already: action_noise must be 0")
-    if fall_cost < 1:
-        raise ValueError(f"fall_cost must be at least 1, got {fall_cost}")
+    counts = {"num_members": num_members, "episodes_per_member": episodes_per_member}
+    for name, count in (counts | {"fall_cost": fall_cost}).items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
     rules = {
-        "num_members": num_members,
-        "episodes_per_member": episodes_per_member,
+        **counts,
         "action_noise": action_noise,
         "common_random_numbers": common_random_numbers,
         "num_envs": num_envs,

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,25 +28,31 @@ ROBOT = 2.6
 LARGEST_LINEAR_RATIO = 20
 """Largest over smallest value of an axis that is not logarithmic."""
 
+PLAIN_TEXT: dict[Any, Any] = {"text.parse_math": False}
+"""Setting of Matplotlib by which a name with dollar signs is no formula."""
+
 MEAN_POINTS = 200
 """Points of a mean learning curve."""
 
 
-def learning_curve(rows: list[Row], path: Path, *, title: str, shorter: bool = False) -> None:
+def learning_curve(rows: list[Row], path: Path, *, title: str, of: str = "population") -> None:
     """Draws return against generation: the evaluated center with its 95 % interval, the population.
 
-    Of an agent they are its policy, and the episodes that it explored in. ``shorter`` says that
-    episodes of training are shorter than those of evaluations.
+    Of an agent they are its policy, and the episodes that it explored in. Where a generation or an
+    evaluation has no finite return the curve has a gap.
 
-    Where a generation or an evaluation has no finite return the curve has a gap.
+    Args:
+        rows: metrics, one row a generation.
+        path: file to write.
+        title: what stands above.
+        of: what the curve of training is of, in words.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     trained = [row for row in rows if row.generation]
     generation = [row.generation for row in trained]
     of_agent = any(row.agent is not None for row in trained)
-    population = "population, in shorter episodes" if shorter else "population"
-    labels = f"{population}, mean ± std", "thresholded center"
+    labels = f"{of}, mean ± std", "thresholded center"
     if of_agent:
         labels = "in training, mean", "policy"
     mean = _numbers([row.fitness_mean for row in trained])
@@ -65,6 +72,7 @@ def learning_curve(rows: list[Row], path: Path, *, title: str, shorter: bool = F
     figure.savefig(path, dpi=120)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def sensors_picture(
     reading: Reading, path: Path, *, title: str, robot: bytes | None = None
 ) -> None:

@@ -1,11 +1,17 @@
 """The metrics of a run: one row a generation, with a schema, as lines of JSON."""
 
 import csv
+import functools
 import io
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+CONTAINERS: dict[str, Any] = {"agent": dict, "segment_norms": list}
+"""What holds several numbers in a row, by name; all else is one."""
+
+_hints = functools.cache(get_type_hints)
 
 
 class EvaluationRow(NamedTuple):
@@ -102,18 +108,44 @@ def from_json(line: str) -> Row:
     try:
         plain = json.loads(line)
         evaluation = plain.pop("evaluation", None)
-        return Row(**plain, evaluation=evaluation and EvaluationRow(**evaluation))
+        if evaluation is not None:
+            evaluation = EvaluationRow(**_checked(EvaluationRow, evaluation))
+        return Row(**_checked(Row, plain), evaluation=evaluation)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"no row of metrics: {line[:80]!r}") from error
+
+
+def _checked(record: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    """The values of a record, which are numbers, or hold numbers.
+
+    Raises:
+        TypeError: if one is something else, or lacks where there must be one.
+    """
+    for name, value in plain.items():
+        kind = CONTAINERS.get(name, int | float)
+        parts = value.values() if isinstance(value, dict) else value
+        numbers = parts if isinstance(value, dict | list) else [value]
+        is_known = isinstance(value, kind) and all(_is_number(part) for part in numbers)
+        may_lack = type(None) in get_args(_hints(record).get(name))
+        if not (is_known or (value is None and may_lack)):
+            raise TypeError(name)
+    return plain
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics file; a last line that a kill cut short is left out.
 
     Raises:
-        ValueError: naming the line, if another line is no row.
+        ValueError: naming the file, if it is no text; or the line, if another line is no row.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nesht_jax.report.figures import PLAIN_TEXT
 from nesht_jax.report.rows import Row
 
 MOST_NODES = 48
@@ -54,6 +55,7 @@ class Wiring(NamedTuple):
         ]
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def wiring_picture(wiring: Wiring, path: Path | BytesIO, *, title: str) -> None:
     """Draws a policy as a graph; or, where entries share weights, which of them do, as tables."""
     if wiring.colors:
@@ -151,6 +153,7 @@ class Proposed(NamedTuple):
     frequency: Float[np.ndarray, "evaluations edges"]
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def search_picture(
     rows: list[Row],
     proposed: Proposed,
@@ -208,7 +211,7 @@ def search_picture(
     )
     if target is not None:
         below.axhline(target, color="black", lw=0.8, ls="--", label=f"target of {target} edges")
-    below.set(xlabel="generation", ylim=(0, None))
+    below.set(xlabel="generation", ylim=(0, 1.05 * max(1, below.dataLim.y1)))
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.legend(frameon=False, fontsize=8)
     below.grid(alpha=0.3)

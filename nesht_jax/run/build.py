@@ -65,7 +65,13 @@ class Stream(IntEnum):
 
 
 def stream(seed: int, which: Stream) -> int:
-    """Gives the seed of one stream, so that no two streams of any two seeds are the same."""
+    """Gives the seed of one stream, so that no two streams of any two seeds are the same.
+
+    Raises:
+        ValueError: if the seed is negative.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     return int(np.random.SeedSequence([seed, which]).generate_state(1)[0] >> 1)
 
 

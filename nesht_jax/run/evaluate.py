@@ -309,8 +309,9 @@ def evaluate_run(
         ValueError: if the run or its policy does not read, it is not trusted, or the task does not
             fit.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    if not 1 <= episodes < 2**31:
+        rule = "at least 1" if episodes < 1 else "below 2^31"
+        raise ValueError(f"episodes must be {rule}, got {episodes}")
     if not 0 <= observation_noise < math.inf:
         raise ValueError(
             f"observation_noise must be finite and at least 0, got {observation_noise}"

@@ -1,8 +1,10 @@
 """Plain values, as YAML gives them, checked against the fields of dataclasses."""
 
 import dataclasses
+import os
 import types
 from functools import cache
+from numbers import Real
 from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -27,7 +29,8 @@ def differences(one: Any, other: Any) -> list[str]:
 
 
 def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:
-    """The value of a field, as its type wants it: lists become tuples, 1 becomes 1.0, 3e6 an int.
+    """The value of a field, as its type wants it: lists become tuples, 1 becomes 1.0, 3e6 an int,
+    a path text; numbers of NumPy become Python's.
 
     Raises:
         ValueError: in one sentence that names the field, what it takes and what it got.
@@ -55,16 +58,21 @@ def _converted(kind: Any, value: Any) -> Any:
     elif origin is dict:
         accepted = isinstance(value, dict) and all(isinstance(key, str) for key in value)
     elif kind is float:
-        accepted = isinstance(value, int | float) and not isinstance(value, bool)
+        accepted = _is_number(value)
         value = float(value) if accepted else value
     elif kind is int:
-        accepted = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+        accepted = _is_number(value) and value % 1 == 0
         value = int(value) if accepted else value
     else:
+        value = os.fspath(value) if kind is str and isinstance(value, os.PathLike) else value
         accepted = isinstance(value, kind)
     if not accepted:
         raise TypeError
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _wanted(kind: Any) -> str:

@@ -1,5 +1,6 @@
 """A trained policy, out of its run folder: observation in, action out."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,21 @@ class TrainedPolicy:
         self.params, self.moments = params, moments
         self.reading: Reading | None = reading(config, task, policy, params)
         prepared = policy.prepare(replicate(params))(0)
-        self._apply = jax.jit(lambda x: policy.apply(prepared, moments, x))
+        act = partial(policy.apply, prepared, moments)
+        self._apply = jax.jit(jnp.vectorize(act, signature="(o)->(a)"))
 
-    def __call__(self, observation: Float[Any, " o"]) -> Array | np.ndarray:
-        """Acts on one observation, as flat as the suite shows it, distractors included.
+    def __call__(self, observation: Any) -> Array | np.ndarray:
+        """Acts on an observation [o], as flat as the suite shows it, distractors included; or on
+        each of many, along leading axes.
 
         NumPy in gives NumPy out, JAX in gives JAX out, also under ``jit`` and ``vmap``. Of choices
         the result is the index of the highest score.
+
+        Raises:
+            ValueError: if an observation has not as many features as the task shows.
         """
-        action = self._apply(jnp.asarray(observation, jnp.float32))
-        action = jnp.argmax(action) if self.task.discrete else action
+        action = self._scored(observation)
+        action = jnp.argmax(action, axis=-1) if self.task.discrete else action
         return action if isinstance(observation, jax.Array) else np.asarray(action)
 
     @property
@@ -52,9 +58,18 @@ class TrainedPolicy:
         """Whether each weight takes part, as it is not 0; shaped like ``params``."""
         return jax.tree.map(lambda leaf: np.asarray(leaf) != 0, self.params)
 
-    def scores(self, observation: Float[Any, " o"]) -> Float[np.ndarray, " a"]:
-        """What the network says of one observation, which suites take: of choices their scores."""
-        return np.asarray(self._apply(jnp.asarray(observation, jnp.float32)))
+    def scores(self, observation: Any) -> Float[np.ndarray, "*batch a"]:
+        """What the network says of an observation, which suites take: of choices their scores."""
+        return np.asarray(self._scored(observation))
+
+    def _scored(self, observation: Any) -> Float[Array, "*batch a"]:
+        seen, features = jnp.asarray(observation, jnp.float32), self.task.num_features
+        if seen.shape[-1:] != (features,):
+            raise ValueError(
+                f"an observation of {self.task.name} has {features} features, got shape "
+                f"{list(seen.shape)}"
+            )
+        return self._apply(seen)
 
 
 def load(

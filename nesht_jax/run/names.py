@@ -3,6 +3,7 @@
 Nothing here imports JAX or a simulator, so that help and a typo answer at once.
 """
 
+import difflib
 import functools
 import importlib.util
 from pathlib import Path
@@ -110,6 +111,17 @@ def find_config(word: str) -> Path | None:
     """
     name = word.removeprefix("configs/").removesuffix(".yaml")
     return _shipped().get(name) or _shipped().get(f"preset/{name}")
+
+
+def near_config(word: str) -> str | None:
+    """Finds the shipped settings of no one task whose name is nearly this word; None without any.
+
+    Args:
+        word: what was given, as ``papr`` for ``paper``.
+    """
+    names = [name.removeprefix("preset/") for name in _shipped()]
+    near = difflib.get_close_matches(word, [n for n in names if "/" not in n], n=1, cutoff=0.75)
+    return near[0] if near else None
 
 
 def tuned_config(task: str) -> Path | None:

@@ -145,6 +145,8 @@ def read_policy(folder: Path, which: Which, params: Params, moments: Moments | N
     generations = arrays["generation"]
     place = best_of(arrays["return"])
     if which != "best":
+        if not isinstance(which, int):
+            raise ValueError(f"a policy is of a generation, or the best, got {which!r}")
         found = np.flatnonzero(generations == which)
         if not found.size:
             near = sorted(generations.tolist(), key=lambda g: abs(g - which))[:3]

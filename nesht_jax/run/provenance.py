@@ -62,7 +62,8 @@ def read_sittings(folder: Path) -> list[dict[str, Any]]:
         told = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return told if isinstance(told, list) else []
+    sittings = told if isinstance(told, list) else []
+    return [sitting for sitting in sittings if isinstance(sitting, dict)]
 
 
 def _now() -> str:

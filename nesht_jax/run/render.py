@@ -214,4 +214,9 @@ def _write_mp4(pictures: Sequence[Picture], path: Path, *, seconds: float) -> No
     given = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {1 / seconds:g} -i -".split()
     wanted = "-c:v libx264 -pix_fmt yuv420p -movflags +faststart".split()
     command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", *given, *wanted, str(path)]
-    subprocess.run(command, input=b"".join(map(np.ndarray.tobytes, pictures)), check=True)
+    told = subprocess.run(
+        command, input=b"".join(map(np.ndarray.tobytes, pictures)), stderr=subprocess.PIPE
+    )
+    if told.returncode:
+        words = told.stderr.decode(errors="replace").strip()
+        raise OSError(f"ffmpeg could not write {path}: {words}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from nesht_jax.run.config import Config
 from nesht_jax.run.fields import leaves
+from nesht_jax.run.names import tuned_config
 
 
 def settings_of(config: Config) -> dict[str, str]:
@@ -23,10 +24,16 @@ def changed(config: Config) -> list[str]:
 
 
 def command(config: Config, *, generations: int) -> str:
-    """Writes the command that trains the same run for this many generations."""
-    settings = settings_of(config)
-    options = {name: settings[name] for name in changed(config) if name != "steps"}
-    options |= {"generations": str(generations)}
+    """Writes the command that trains the same run for this many generations.
+
+    Of steps it tells where the learning rate ends with them.
+    """
+    settings, names = settings_of(config), changed(config)
+    if tuned_config(config.task) is not None:
+        names.append("task_options")  # a task that is named without them gets its tuned settings
+    if not config.agent.learning_rate_decay:
+        names = [name for name in names if name != "steps"]
+    options = {name: settings[name] for name in names} | {"generations": str(generations)}
     given = [word for name, value in options.items() for word in (f"--{name}", value)]
     return shlex.join(["nesht", "train", config.task, *given])
 

@@ -91,9 +91,13 @@ def _draw(config: Config, experiment: Experiment, result: Result, params: Params
     fraction = f" β={config.sparsity.fraction:g}" if by_fraction else ""
     title = f"{config.task} ×{config.distractors}, {config.method}{fraction}"
     trained, judged = config.horizon, config.evaluation.horizon
-    shorter = trained is not None and judged is not None and trained < judged
+    told = ["population"]
+    if trained is not None and judged is not None and trained < judged:
+        told.append("in shorter episodes")
+    if experiment.task.alive_bonus and not config.algorithm.alive_bonus:
+        told.append("without the alive bonus")
     path = result.folder / "learning_curve.png"
-    figures.learning_curve(result.rows, path, title=title, shorter=shorter)
+    figures.learning_curve(result.rows, path, title=title, of=", ".join(told))
     if result.reading is not None:
         still = robot(result.folder, experiment.task)
         if still is not None:

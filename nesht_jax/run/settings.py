@@ -12,7 +12,7 @@ from typing import Any
 
 from nesht_jax.run.config import Config
 from nesht_jax.run.machine import has_accelerator
-from nesht_jax.run.names import find_config, resolve_task, tuned_config
+from nesht_jax.run.names import find_config, near_config, resolve_task, tuned_config
 from nesht_jax.run.yaml import Plain, config_of, merge, read
 
 
@@ -47,6 +47,8 @@ def read_command(words: Sequence[str], options: Plain) -> tuple[Config, list[str
             tasks.append(word)
         else:
             parts.append(read(path))
+    for word in tasks:
+        _check_task(word)
     if len(tasks) > 1:
         raise ValueError(f"one task a run, got {' and '.join(tasks)}")
     parts += [{"task": task} for task in tasks] + [options]
@@ -54,7 +56,7 @@ def read_command(words: Sequence[str], options: Plain) -> tuple[Config, list[str
     notes = []
     task = settings.get("task")
     if isinstance(task, str):
-        resolve_task(task, accelerator=False)  # a typo is answered before JAX is loaded
+        _check_task(task)
         found = resolve_task(task, accelerator="/" not in task and has_accelerator())
         if found.task != task:
             others = f" (also {', '.join(found.others)})" if found.others else ""
@@ -65,6 +67,15 @@ def read_command(words: Sequence[str], options: Plain) -> tuple[Config, list[str
             settings = merge(read(tuned), settings)
         settings["task"] = found.task
     return config_of(settings), notes
+
+
+def _check_task(word: str) -> None:
+    """Refuses a word that is no task, and so names nothing; before JAX is loaded."""
+    try:
+        resolve_task(word, accelerator=False)
+    except ValueError as error:
+        near = near_config(word)
+        raise ValueError(f"{error}; of settings the nearest is {near}" if near else error) from None
 
 
 def _settings_file(word: str) -> Path | None:

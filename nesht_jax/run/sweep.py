@@ -58,12 +58,17 @@ def sweep(
     """
     console = console or Console()
     for batch in batches(planned(bases, seeds=seeds, folder=folder)):
-        try:
-            results = trained_together(batch, console=console)
-        except FloatingPointError as error:  # of an agent, which is a batch of its own
-            console.print(f"{batch[0].folder}: {error}", soft_wrap=True, markup=False)
-            continue
-        yield from zip(batch, results, strict=True)
+        yield from ended(batch, console=console)
+
+
+def ended(batch: list[Config], *, console: Console) -> list[tuple[Config, Result]]:
+    """Trains a batch, and gives its runs at their ends; none of an agent that diverged, which is
+    told of."""
+    try:
+        return list(zip(batch, trained_together(batch, console=console), strict=True))
+    except FloatingPointError as error:  # of an agent, which is a batch of its own
+        console.print(f"{batch[0].folder}: {error}", soft_wrap=True, markup=False)
+        return []
 
 
 def planned(bases: Iterable[Config], *, seeds: Iterable[int], folder: Path) -> list[Config]:

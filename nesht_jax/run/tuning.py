@@ -118,10 +118,24 @@ def _study(folder: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     logging.getLogger("optuna").setLevel(logging.ERROR)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    return optuna.create_study(
-        storage=storage, study_name="nesht", direction="maximize", load_if_exists=True
-    )
+    path = folder / JOURNAL
+    _end_with_a_line(path)
+    try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        return optuna.create_study(
+            storage=storage, study_name="nesht", direction="maximize", load_if_exists=True
+        )
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _end_with_a_line(path: Path) -> None:
+    """Drops a last line that a kill cut short, which Optuna would write on in."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
 
 
 def _distribution(chosen: Range | list[str]) -> Any:

@@ -186,6 +186,7 @@ def test_a_resumed_run_cannot_move_the_end_of_its_learning_rate(tmp_path, capsys
         f"--agent.batch_size 16 --agent.epochs 1 --agent.steps_per_generation 32 --out {out}"
     )
     assert main([*words.split(), "--evaluation.episodes", "2"]) == 0
+    assert "Train it further" not in capsys.readouterr().out
     assert main(["train", "--resume", out, "--steps", "128"]) == 2
     assert "steps cannot change where agent.learning_rate_decay" in capsys.readouterr().err
 
@@ -195,6 +196,46 @@ def test_a_sweep_goes_on_where_an_agent_diverges(tmp_path, quiet):
     kept = small("dqn", generations=1)
     found = list(sweep([lost, kept], seeds=[0], folder=tmp_path, console=quiet))
     assert [config.optimizer.learning_rate for config, _ in found] == [1e-3]
+
+
+DQN = (
+    "gymnax/CartPole-v1 dqn --policy.hidden [8] --generations 1 --steps null --sparsity.end null "
+    "--agent.steps_per_generation 50 --agent.random_steps 8 --agent.batch_size 8 "
+    "--sparsity.method none"
+)
+
+
+def test_the_command_of_a_sweep_leaves_out_what_diverges(tmp_path, capsys):
+    out = tmp_path / "sweep"
+    rates = "--optimizer.learning_rate=1e30,0.001"
+    assert main(["sweep", *DQN.split(), rates, f"--out={out}"]) == 0
+    assert "params are no longer finite" in capsys.readouterr().out
+    table = (out / "sweep.csv").read_text(encoding="utf-8")
+    assert "0.001" in table and "1e+30" not in table
+
+
+def test_a_sweep_of_which_nothing_is_left_says_so(tmp_path, capsys):
+    rates = "--optimizer.learning_rate=1e30,1e31"
+    assert main(["sweep", *DQN.split(), rates, f"--out={tmp_path / 'sweep'}"]) == 1
+    assert "every agent diverged: there is nothing to compare" in capsys.readouterr().err
+
+
+def test_a_trial_of_which_one_seed_diverges_has_no_score(tmp_path, monkeypatch):
+    """The mean of the others would speak for what diverges on most of its seeds."""
+    pytest.importorskip("optuna")
+    scores = []
+
+    def ended(bases, *, seeds, folder, console):
+        yield from list(sweep(bases, seeds=[seeds[0]], folder=folder, console=console))
+
+    def told(folder, space, *, first, trials, searched, score):
+        scores.append(score(0, first))
+
+    monkeypatch.setattr("nesht_jax.run.sweep.sweep", ended)
+    monkeypatch.setattr("nesht_jax.run.cli.sweep.tune", told)
+    rates = ["--optimizer.learning_rate=0.001..0.01", "--seed=0..1", "--optuna=1"]
+    assert main(["sweep", *DQN.split(), *rates, f"--out={tmp_path / 'sweep'}"]) == 0
+    assert scores == [None]
 
 
 def test_what_ppo_sees_is_clipped_as_the_policy_says(tmp_path, quiet):

@@ -38,7 +38,7 @@ from nesht_jax.run.sections import (
     Section,
     SparsityConfig,
 )
-from nesht_jax.run.settings import read_command
+from nesht_jax.run.settings import make_config, read_command
 from nesht_jax.run.yaml import config_of, dump, parse, read, read_config, write
 from nesht_jax.sparse.distribution import erdos_renyi_kernel
 from nesht_jax.sparse.top_k import num_kept
@@ -238,6 +238,23 @@ def test_a_run_ends_by_what_is_said_and_else_by_its_steps(given, steps, generati
 def test_whole_numbers_are_numbers():
     config = config_of({"task": "a/b", "algorithm": {"sigma": 1}})
     assert isinstance(config.algorithm.sigma, float)
+
+
+def test_numbers_of_numpy_and_paths_are_taken(unchecked):
+    config = Config(task="probe/linear", seed=np.int64(3), out=Path("runs/mine"))
+    assert config == Config(task="probe/linear", seed=3, out="runs/mine")
+    assert type(config.seed) is int and type(config.out) is str
+    algorithm = AlgorithmConfig(num_members=np.int64(4), sigma=np.float32(0.5))
+    assert algorithm == AlgorithmConfig(num_members=4, sigma=0.5)
+    assert "seed: 3\n" in dump(config)
+    with pytest.raises(ValueError, match="seed must be a whole number, got"):
+        Config(task="probe/linear", seed=np.float64(3.5))
+
+
+def test_an_agent_of_more_steps_than_it_counts_is_refused():
+    with pytest.raises(ValueError, match="an agent counts fewer than 2.31 steps, got 3000000000"):
+        make_config("gymnax/CartPole-v1", "dqn", steps=3_000_000_000)
+    assert make_config("gymnax/CartPole-v1", steps=3_000_000_000).steps == 3_000_000_000
 
 
 @pytest.mark.parametrize("text", ["1e-2", "5e-2", "1E3", ".5"])

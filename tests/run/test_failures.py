@@ -22,6 +22,7 @@ from nesht_jax.run.cli import main
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.folder import make_folder
+from nesht_jax.run.load import TrainedPolicy
 from nesht_jax.run.record import Display
 from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig, SparsityConfig
 from nesht_jax.run.train import train
@@ -281,6 +282,51 @@ def test_a_trained_policy_maps_observations_to_actions(probe_run):
 def test_of_choices_a_trained_policy_gives_the_number(tmp_path):
     policy = load(quiet_train(small("HalfBlind", tmp_path)).folder)
     assert policy(np.ones(3, np.float32)) in (0, 1)
+    drawn = jax.tree.map(lambda p: jax.random.normal(jax.random.key(3), p.shape), policy.params)
+    policy = TrainedPolicy(policy.config, policy.task, policy.policy, drawn, policy.moments)
+    many = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    each = [[policy(one) for one in row] for row in many]
+    np.testing.assert_array_equal(policy(many), each)
+    assert policy.scores(many).shape == (2, 5, 2) and len(np.unique(each)) == 2
+
+
+@pytest.mark.parametrize("seen", [0.5, np.ones(1), np.ones((20, 2)), np.ones(21)])
+def test_an_observation_of_another_size_is_refused(probe_run, seen):
+    with pytest.raises(ValueError, match="an observation of probe/linear has 20 features, got"):
+        load(probe_run.folder)(seen)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"generation": "x"}',
+        '{"generation": null}',
+        '{"generation": 1, "steps": null}',
+        '{"generation": 1, "steps": [3]}',
+        '{"generation": 1, "agent": {"loss": "x"}}',
+        '{"generation": 1, "agent": 3}',
+        "[3]",
+    ],
+)
+def test_a_row_of_other_values_is_none(line):
+    with pytest.raises(ValueError, match="no row of metrics"):
+        from_json(line)
+
+
+@pytest.mark.parametrize(("name", "value"), [("mean", "x"), ("failed", None), ("mean", [1.0])])
+def test_an_evaluation_of_other_values_is_none(name, value):
+    told = EvaluationRow(1.0, None, None, None, 3, 0, None, 0.5, [0.1])
+    plain = json.loads(to_json(Row(1, evaluation=told, agent={"loss": None})))
+    assert from_json(json.dumps(plain)).evaluation == told
+    plain["evaluation"][name] = value
+    with pytest.raises(ValueError, match="no row of metrics"):
+        from_json(json.dumps(plain))
+
+
+def test_a_log_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'\xef{"generation": 0}\n')
+    with pytest.raises(ValueError, match="metrics.jsonl is damaged: 'utf-8' codec"):
+        read_rows(tmp_path / "metrics.jsonl")
 
 
 # ----------------------------------------------------------------------------- many in one process

@@ -35,6 +35,11 @@ def test_a_damaged_file_ends_no_run(tmp_path, text):
     assert [told["from_generation"] for told in read_sittings(tmp_path)] == [5]
 
 
+def test_what_is_no_sitting_is_left_out(tmp_path):
+    (tmp_path / "run.json").write_text('[3, {"command": "x"}]', encoding="utf-8")
+    assert read_sittings(tmp_path) == [{"command": "x"}]
+
+
 def test_without_git_or_checkout_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance.nesht_jax, "__file__", str(tmp_path / "nesht_jax/__init__.py"))
     assert provenance._commit() is None

@@ -161,6 +161,15 @@ def test_bad_input_is_one_sentence(probe_run, capsys, argv, message):
     assert not [*probe_run.folder.glob("film*"), *probe_run.folder.glob("grid*")]
 
 
+def test_a_film_that_cannot_be_written_is_refused_before_anything_is_played(
+    probe_run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("nesht_jax.run.render.film", None)
+    out = tmp_path / "no" / "film.gif"
+    assert main(["render", str(probe_run.folder), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.count("there is no folder") == 1
+
+
 def test_mp4_tells_what_it_needs(probe_run, capsys, monkeypatch):
     monkeypatch.setattr(render.importlib.util, "find_spec", lambda name: None)
     assert main(["render", str(probe_run.folder), "--out=film.mp4"]) == 2

@@ -1,5 +1,6 @@
 """What the page of a run tells, against the run."""
 
+import json
 import shlex
 from dataclasses import replace
 
@@ -13,11 +14,14 @@ from nesht_jax.run import report
 from nesht_jax.run.cli import Parser, main
 from nesht_jax.run.cli.options import add_settings, given_settings
 from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.fields import differences
 from nesht_jax.run.policies import read_arrays
+from nesht_jax.run.repeat import command
 from nesht_jax.run.report import gather, points_of
 from nesht_jax.run.sections import SparsityConfig
-from nesht_jax.run.settings import read_command
+from nesht_jax.run.settings import make_config, read_command
 from nesht_jax.run.yaml import read_config
+from nesht_jax.run.zoo import ZOO
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,38 @@ def test_the_command_trains_the_same_run(told, probe_run):
     config, _ = read_command([task], given_settings(parser.parse_args(options)))
     assert config.digest == read_config(probe_run.folder).digest
     assert config.generations == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (("envpool/Hopper-v5",), {}),
+        (("nes",), {"task": "envpool/Hopper-v5"}),
+        (("envpool/Swimmer-v5", "select"), {"distractors": 3}),
+        (("envpool/HalfCheetah-v5",), {"task_options": {"frame_skip": 4}}),
+        (("gymnax/Pendulum-v1", "ppo"), {}),
+    ],
+)
+def test_the_command_has_no_tuned_settings_that_the_run_had_not(words, settings):
+    """A task that is named alone gets those that are tuned for it."""
+    pytest.importorskip("envpool", reason="envpool has no wheel for this machine")
+    config = make_config(*words, **settings)
+    _, _, task, *options = shlex.split(command(config, generations=7))
+    parser = Parser()
+    add_settings(parser)
+    made, _ = read_command([task], given_settings(parser.parse_args(options)))
+    assert set(differences(config, made)) <= {"generations", "steps"}
+    assert made.generations == 7
+
+
+def test_policies_of_the_zoo_tell_a_command_that_makes_their_config():
+    parser = Parser()
+    add_settings(parser)
+    for folder in sorted(ZOO.iterdir()):
+        told = json.loads((folder / "card.json").read_text(encoding="utf-8"))["command"]
+        _, _, task, *options = shlex.split(told)
+        made, _ = read_command([task], given_settings(parser.parse_args(options)))
+        assert set(differences(read_config(folder), made)) <= {"generations", "steps", "out"}
 
 
 def test_changed_are_the_settings_that_are_not_the_defaults(told):
@@ -118,6 +154,16 @@ def test_several_runs_are_compared(probe_run, probe, quiet, tmp_path, capsys):
     assert main(["report", str(probe_run.folder), str(other), "--out", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     assert "Which did better" in text and "How few" not in text
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_played(
+    probe_run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("nesht_jax.run.report.gather", None)
+    for out, said in ((tmp_path, "is a folder"), (tmp_path / "no" / "x.html", "no folder")):
+        assert main(["report", str(probe_run.folder), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
 
 
 def test_bad_input_is_one_sentence(probe_run, probe, quiet, tmp_path, capsys):

@@ -58,6 +58,9 @@ def test_files_are_merged_and_sections_may_be_made(tmp_path):
         (("probe/linear",), {"lr": 3}, "here it is called optimizer.learning_rate"),
         (("probe/linear",), {"sparsity": {"evry": 3}}, "did you mean sparsity.every"),
         (("select",), {}, "name a task"),
+        (("papr",), {"task": "probe/linear"}, "unknown task 'papr'.*of settings .* is paper"),
+        (("probe/linear", "selct"), {}, "unknown task 'selct'.*of settings .* is select"),
+        (("quickstrat",), {}, "unknown task 'quickstrat'.*of settings .* is quickstart"),
     ],
 )
 def test_what_means_nothing_is_one_sentence(words, settings, message):

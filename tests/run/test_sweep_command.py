@@ -21,7 +21,7 @@ from nesht_jax.run.cli import main
 from nesht_jax.run.cli.grid import read_grid, read_tuning, split_values
 from nesht_jax.run.cli.sweep import _print
 from nesht_jax.run.record import Display
-from nesht_jax.run.tuning import Range, check_folder, tune
+from nesht_jax.run.tuning import JOURNAL, Range, check_folder, tune
 from nesht_jax.run.yaml import config_of, read_config
 
 SMALL = ["probe/linear", "--algorithm.num_members=8", "--generations=3", "--evaluation.episodes=2"]
@@ -344,6 +344,22 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_was_not(tmp_path):
     check_folder(tmp_path, {"a": 1})
     with pytest.raises(ValueError, match="holds another tuning"):
         check_folder(tmp_path, {"a": 2})
+
+
+def test_a_journal_that_a_kill_cut_short_is_gone_on_with(tmp_path):
+    pytest.importorskip("optuna")
+    search = {"first": {"x": 0.5}, "searched": {"space": "x"}, "trials": 2}
+    space = {"x": Range(0.0, 1.0)}
+    tune(tmp_path, space, **search, score=lambda number, settings: settings["x"])
+    journal = tmp_path / JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-20])
+    seen = []
+    tune(tmp_path, space, **search, score=lambda number, settings: seen.append(number) or 1.0)
+    assert seen == [1, 2]
+    journal.write_bytes(b"{nothing\n" + whole)
+    with pytest.raises(ValueError, match=f"{JOURNAL} is damaged: "):
+        check_folder(tmp_path, search["searched"])
 
 
 def test_a_folder_of_runs_is_no_folder_for_a_search(capsys, swept):

@@ -61,6 +61,8 @@ def conclude(console: Console, config: Config, result: Result) -> None:
     say(console, f"Evaluate it on fresh episodes: nesht eval {run}")
     if best is not None and best != evaluated[-1]:
         say(console, "Evaluate what it was at its best evaluation: add --generation best")
+    if config.agent.learning_rate_decay:
+        return  # it is 0 now
     limit = config.step_limit
     more = f"--generations {2 * generation}"
     if limit is not None and steps >= limit:

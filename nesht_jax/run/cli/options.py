@@ -2,8 +2,10 @@
 
 import argparse
 import inspect
+import os
 import types
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import docstring_parser
@@ -75,6 +77,20 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         help="let the run import the Python module that its task names, as gymnasium/my_module:"
         "My-v0 does: whatever is in it runs",
     )
+
+
+def check_out(path: Path) -> None:
+    """Refuses a file that cannot be written, before anything is done for it.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: it is not allowed")
 
 
 def _which(text: str) -> int | str:

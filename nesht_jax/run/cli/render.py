@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, check_out, refuse_unknown
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import read_config
 from nesht_jax.run.zoo import default_out, run_folder
@@ -42,6 +42,7 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     if given.grid and given.generation is not None:
         raise ValueError("--grid chooses its generations: leave out --generation")
     out = given.out or default_out(folder, "grid.webp" if given.grid else "film.webp")
+    check_out(out)
     keep_compilations()
     from nesht_jax.run.render import check_format, film, write_film
     from nesht_jax.run.trials import film_trials, side_by_side

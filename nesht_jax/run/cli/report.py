@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from nesht_jax.run.cli.options import add_generation, add_trust, refuse_unknown
+from nesht_jax.run.cli.options import add_generation, add_trust, check_out, refuse_unknown
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.yaml import read_config
 from nesht_jax.run.zoo import default_out, run_folder
@@ -38,6 +38,10 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
         read_config(folder, trust=given.trust)
     if given.episodes < 2:
         raise ValueError(f"episodes must be at least 2, for an interval, got {given.episodes}")
+    out = given.out or Path("report.html")
+    if given.out is None and len(folders) == 1:
+        out = default_out(folders[0], "report.html")
+    check_out(out)
     keep_compilations()
     from nesht_jax.report.page import verdict, write_page
     from nesht_jax.run.report import gather
@@ -45,9 +49,6 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     episodes = given.episodes if len(folders) == 1 else None  # several are compared by their logs
     asked = {"generation": given.generation, "episodes": episodes, "trust": given.trust}
     runs = [gather(run, **asked) for run in folders]
-    out = given.out or Path("report.html")
-    if given.out is None and len(folders) == 1:
-        out = default_out(folders[0], "report.html")
 
     def work() -> int:
         write_page(runs, out)

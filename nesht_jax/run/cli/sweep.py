@@ -137,6 +137,8 @@ def _work(
         return _stopped(console, stopped.signal, argv)
     except KeyboardInterrupt:  # between two runs, or a second one
         return _stopped(console, SIGINT, argv)
+    if not runs:
+        raise FloatingPointError("every agent diverged: there is nothing to compare")
     _conclude(runs, folder, title, None if json else console)
     return 0
 
@@ -164,7 +166,8 @@ def _tune(found: Tuning, folder: Path, trials: int, console: "Console") -> list[
             name = config.folder.name
             runs[config.folder] = SweptRun(values, config.seed, name, result.rows, result.reading)
         returns = [runs[config.folder].row()["return"] for config, _ in swept]
-        return None if None in returns else float(np.mean(returns))
+        all_ended = len(returns) == len(found.seeds) and None not in returns
+        return float(np.mean(returns)) if all_ended else None
 
     told = found.searched()
     tune(folder, found.space, first=found.first, trials=trials, searched=told, score=score)
@@ -174,17 +177,19 @@ def _tune(found: Tuning, folder: Path, trials: int, console: "Console") -> list[
 def _train(grid: Grid, configs: list[Config], console: "Console") -> list[SweptRun]:
     """Trains the runs, those that share a program side by side, or reads those that are done."""
     from nesht_jax.run.cli.conclusion import say
-    from nesht_jax.run.sweep import batches, trained_together
+    from nesht_jax.run.sweep import batches, ended
 
     for note in grid.notes:
         say(console, note)
     found: dict[Path, SweptRun] = {}
+    number = 0
     for batch in batches(configs):
-        say(console, _which(grid, batch, first=len(found) + 1, number=len(configs)))
-        for config, result in zip(batch, trained_together(batch, console=console), strict=True):
+        say(console, _which(grid, batch, first=number + 1, number=len(configs)))
+        number += len(batch)
+        for config, result in ended(batch, console=console):
             values, name = _values(grid, config), config.folder.name
             found[config.folder] = SweptRun(values, config.seed, name, result.rows, result.reading)
-    return [found[config.folder] for config in configs]
+    return [found[config.folder] for config in configs if config.folder in found]
 
 
 def _values(grid: Grid, config: Config) -> dict[str, Any]:
