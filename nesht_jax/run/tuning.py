@@ -6,6 +6,7 @@ searched there is kept beside them, and must stay the same.
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -131,11 +132,8 @@ def _study(folder: Path) -> Any:
 
 def _end_with_a_line(path: Path) -> None:
     """Drops a last line that a kill cut short, which Optuna would write on in."""
-    if not path.is_file():
-        return
-    with path.open("r+b") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+    if path.is_file():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def _distribution(chosen: Range | list[str]) -> Any:

@@ -71,7 +71,7 @@ def selection(
         scope: see ``hard_thresholding``.
         exempt_bias: whether leaves named ``bias`` are left alone.
         unit: see ``hard_thresholding``.
-        channels: likewise.
+        channels: see ``hard_thresholding``.
 
     Raises:
         ValueError: if ``level`` is not in (0, 1), ``every`` below 1, ``begin`` negative, ``end``

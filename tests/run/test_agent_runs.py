@@ -198,7 +198,7 @@ def test_a_sweep_goes_on_where_an_agent_diverges(tmp_path, quiet):
     assert [config.optimizer.learning_rate for config, _ in found] == [1e-3]
 
 
-DQN = (
+WORDS = (
     "gymnax/CartPole-v1 dqn --policy.hidden [8] --generations 1 --steps null --sparsity.end null "
     "--agent.steps_per_generation 50 --agent.random_steps 8 --agent.batch_size 8 "
     "--sparsity.method none"
@@ -208,7 +208,7 @@ DQN = (
 def test_the_command_of_a_sweep_leaves_out_what_diverges(tmp_path, capsys):
     out = tmp_path / "sweep"
     rates = "--optimizer.learning_rate=1e30,0.001"
-    assert main(["sweep", *DQN.split(), rates, f"--out={out}"]) == 0
+    assert main(["sweep", *WORDS.split(), rates, f"--out={out}"]) == 0
     assert "params are no longer finite" in capsys.readouterr().out
     table = (out / "sweep.csv").read_text(encoding="utf-8")
     assert "0.001" in table and "1e+30" not in table
@@ -216,7 +216,7 @@ def test_the_command_of_a_sweep_leaves_out_what_diverges(tmp_path, capsys):
 
 def test_a_sweep_of_which_nothing_is_left_says_so(tmp_path, capsys):
     rates = "--optimizer.learning_rate=1e30,1e31"
-    assert main(["sweep", *DQN.split(), rates, f"--out={tmp_path / 'sweep'}"]) == 1
+    assert main(["sweep", *WORDS.split(), rates, f"--out={tmp_path / 'sweep'}"]) == 1
     assert "every agent diverged: there is nothing to compare" in capsys.readouterr().err
 
 
@@ -234,7 +234,7 @@ def test_a_trial_of_which_one_seed_diverges_has_no_score(tmp_path, monkeypatch):
     monkeypatch.setattr("nesht_jax.run.sweep.sweep", ended)
     monkeypatch.setattr("nesht_jax.run.cli.sweep.tune", told)
     rates = ["--optimizer.learning_rate=0.001..0.01", "--seed=0..1", "--optuna=1"]
-    assert main(["sweep", *DQN.split(), *rates, f"--out={tmp_path / 'sweep'}"]) == 0
+    assert main(["sweep", *WORDS.split(), *rates, f"--out={tmp_path / 'sweep'}"]) == 0
     assert scores == [None]
 
 
