@@ -163,13 +163,18 @@ def matching(name: str) -> list[Entry]:
     ]
 
 
+def closest(given: str, valid: Iterable[str], *, cutoff: float) -> list[str]:
+    """Lists up to three valid names that are spelled nearly as the given one, the nearest first."""
+    by_lower = {name.lower(): name for name in sorted(valid)}
+    close = difflib.get_close_matches(given.lower(), by_lower, n=3, cutoff=cutoff)
+    return [by_lower[name] for name in close]
+
+
 def nearest(given: str, valid: Iterable[str]) -> str:
     """Says in a clause which valid names are nearest to the given one, or which are valid."""
-    by_lower = {name.lower(): name for name in sorted(valid)}
-    close = difflib.get_close_matches(given.lower(), by_lower, n=3, cutoff=0.5)
-    if close:
-        return "did you mean " + ", ".join(by_lower[name] for name in close)
-    names = list(by_lower.values())
+    names = sorted(valid)
+    if close := closest(given, names, cutoff=0.5):
+        return "did you mean " + ", ".join(close)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return "valid are " + ", ".join(names[:_LISTED]) + more
 

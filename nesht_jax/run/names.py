@@ -3,7 +3,6 @@
 Nothing here imports JAX or a simulator, so that help and a typo answer at once.
 """
 
-import difflib
 import functools
 import importlib.util
 from pathlib import Path
@@ -120,7 +119,7 @@ def near_config(word: str) -> str | None:
         word: what was given, as ``papr`` for ``paper``.
     """
     names = [name.removeprefix("preset/") for name in _shipped()]
-    near = difflib.get_close_matches(word, [n for n in names if "/" not in n], n=1, cutoff=0.75)
+    near = catalog.closest(word, [name for name in names if "/" not in name], cutoff=0.75)
     return near[0] if near else None
 
 
