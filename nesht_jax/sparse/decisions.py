@@ -44,7 +44,9 @@ class Decisions:
 
     def are_over(self, updates: Int[Array, ""]) -> Bool[Array, ""]:
         """Says whether the decision of this update is the last."""
-        return jnp.asarray(False) if self.end is None else updates >= self.end - self.every
+        if self.end is None:
+            return jnp.asarray(False)
+        return updates >= self.end - jnp.asarray(self.every, jnp.int32)
 
     def left(self, updates: Int[Array, ""]) -> Float[Array, ""]:
         """Computes which share of the updates up to ``end`` is left; 1 where there is no end."""
