@@ -157,9 +157,15 @@ def compiled():
 
 
 def sharded():
-    """An update of a state whose weights and moments lie on eight devices, a part on each."""
+    """Updates of a state whose weights and moments lie on eight devices, by their units."""
+    return {unit: sharded_by(unit) for unit in ("weight", "row")}
+
+
+def sharded_by(unit):
+    """An update of a state of which every device holds a part of the weights and moments."""
     params = {"layer0": {"kernel": jnp.zeros((1024, 16)), "bias": jnp.zeros(16)}}
-    optimizer = optax.chain(optax.adam(0.01), hard_thresholding(sparsity=0.9))
+    momentum = optax.sgd(0.01, momentum=0.9)
+    optimizer = optax.chain(momentum, hard_thresholding(sparsity=0.9, unit=unit))
     algorithm = nesht(num_members=16, sigma=0.1, optimizer=optimizer)
     state = algorithm.init(jax.random.key(0), params)
     fitness = jax.random.normal(jax.random.key(1), (16,))

@@ -123,8 +123,12 @@ def row_energies(kernel: Float[Array, "..."], rows: int) -> Float[Array, " {rows
 
 def spread(mask: Bool[Array, "..."], leaf: Array) -> Bool[Array, "..."]:
     """Gives the mask of units as one of the weights in them, which follow each other."""
-    weights = jnp.broadcast_to(mask.reshape(-1, 1), (mask.size, leaf.size // max(mask.size, 1)))
-    return weights.reshape(leaf.shape)
+    if mask.shape == leaf.shape:
+        return mask
+    rows = mask.reshape(mask.shape + (1,) * (leaf.ndim - 1))
+    if len(mask) != len(leaf):
+        rows = jnp.repeat(rows, len(leaf) // len(mask), axis=0)
+    return jnp.broadcast_to(rows, leaf.shape)
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
