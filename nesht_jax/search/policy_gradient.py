@@ -7,8 +7,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from nesht_jax.es.shaping import standardize
 from nesht_jax.search.controller import Controller, take
 from nesht_jax.search.space import Architecture, Logits, Space
+
+LARGEST = 20.0
+"""Largest change of a log-probability that the objective tells apart."""
 
 
 class PolicyGradientState(NamedTuple):
@@ -71,7 +75,9 @@ def policy_gradient(
         advantage: Float[Array, " b"],
         before: Float[Array, " b"],
     ) -> Float[Array, ""]:
-        ratio = jnp.exp(log_probs(logits, architectures) - before)
+        # beyond this the ratio is far outside the clip, and e^x may leave the range of float32
+        change = jnp.clip(log_probs(logits, architectures) - before, -LARGEST, LARGEST)
+        ratio = jnp.exp(change)
         clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
         gain = jnp.minimum(ratio * advantage, clipped * advantage).mean()
         return -(gain + entropy * space.entropy(logits))
@@ -83,8 +89,7 @@ def policy_gradient(
         fitness: Float[Array, " p"],
     ) -> PolicyGradientState:
         p = fitness.shape[0]
-        deviation = fitness - fitness.mean()
-        advantage = deviation / jnp.maximum(deviation.std(), jnp.finfo(jnp.float32).tiny)
+        advantage = standardize(fitness)
         before = log_probs(state.logits, architectures)
 
         def step(state: PolicyGradientState, key: Key[Array, ""]) -> Any:

@@ -272,7 +272,8 @@ def _sparse(
         return partial(_uniform, jax.random.fold_in(jax.random.fold_in(own, time), group))
 
     def init(params: Params) -> Any:
-        data = None if key is None else jax.random.key_data(key)
+        # a buffer of its own, so that the state may be donated
+        data = None if key is None else jnp.copy(jax.random.key_data(key))
         time, named = jnp.zeros((), jnp.int32), {}
         for group, (kernels, k) in enumerate(_groups(params, keep)):
             named |= rewire.first(drawing(data, 0, group), kernels, k)

@@ -204,3 +204,34 @@ def test_what_is_fixed_stays():
     told = proposals(controller, state, 3)
     assert controller.update(state, KEY, told, jnp.zeros(3)) == state == ()
     assert controller.best(state)["mask"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("value", [12.3, -115.683])
+def test_equal_fitness_leaves_a_policy_gradient_as_it_can_learn(value):
+    controller = policy_gradient(choices(20, 2), entropy=0.0)
+    state = controller.init(KEY)
+    architectures = proposals(controller, state, 150)
+    flat = controller.update(state, KEY, architectures, jnp.full(150, value))
+    assert not np.asarray(flat.logits).any()
+    assert np.abs(np.asarray(flat.optimizer[0].nu)).max() == 0
+    after = controller.update(flat, KEY, architectures, architectures.sum(1).astype(jnp.float32))
+    assert (np.asarray(after.logits)[:, 1] > np.asarray(after.logits)[:, 0]).all()
+
+
+def test_a_policy_gradient_of_large_fitness_is_that_of_the_same_in_other_units():
+    controller = policy_gradient(choices(6, 2))
+    state = controller.init(KEY)
+    architectures = proposals(controller, state, 64)
+    fitness = jax.random.normal(KEY, (64,))
+    wanted = controller.update(state, KEY, architectures, fitness).logits
+    found = controller.update(state, KEY, architectures, 1e38 * fitness).logits
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_gradient_stays_finite_in_a_space_of_ten_thousand_decisions():
+    controller = policy_gradient(choices(10_000, 2))
+    state = controller.init(KEY)
+    architectures = proposals(controller, state, 64)
+    logits = controller.update(state, KEY, architectures, jax.random.normal(KEY, (64,))).logits
+    assert np.abs(np.asarray(logits)).max() < 1
+    assert np.asarray(logits).any()

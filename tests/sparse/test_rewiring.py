@@ -528,3 +528,15 @@ def test_params_must_be_given(unchecked):
     optimizer = static(optax.sgd(0.1), keep=3, key=KEY)
     with pytest.raises(ValueError, match="needs params"):
         optimizer.update(PARAMS, optimizer.init(PARAMS))
+
+
+@pytest.mark.parametrize("method", [set_, rigl, static], ids=lambda method: method.__name__)
+def test_a_state_may_be_donated_and_another_begun_alike(method):
+    options = {} if method is static else {"every": 2, "end": 20}
+    optimizer = method(optax.sgd(0.1), keep=5, key=jax.random.key(1), **options)
+    params = {"kernel": jnp.ones((10, 2))}
+    first = jax.tree.map(np.array, optimizer.init(params))
+    jax.jit(optimizer.update, donate_argnums=1)(params, optimizer.init(params), params)
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.tree.map(np.array, optimizer.init(params)), first
+    )
