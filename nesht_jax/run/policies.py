@@ -53,23 +53,22 @@ class Policies:
     """Writes the policies of a run, the whole file at each evaluation.
 
     Args:
-        folder: run folder; what its file holds of later generations, which a resumed run makes
-            again, goes.
-        generation: generation that the run goes on from.
+        folder: run folder; what its file holds of generations from ``number`` on goes.
+        number: first generation that the run makes, 0 from the start.
 
     Raises:
         ValueError: if the file of a run that goes on does not read.
     """
 
-    def __init__(self, folder: Path, *, generation: int) -> None:
+    def __init__(self, folder: Path, *, number: int) -> None:
         self._path = folder / NAME
         self._kept: list[dict[str, np.ndarray]] = []
-        if generation and self._path.is_file():
+        if number and self._path.is_file():
             try:
                 arrays = read_arrays(folder)
             except ValueError as error:
                 raise ValueError(f"{error}; move it away to go on without") from error
-            for i in np.flatnonzero(arrays["generation"] <= generation):
+            for i in np.flatnonzero(arrays["generation"] < number):
                 self._kept.append({name: stack[i] for name, stack in arrays.items()})
 
     def append(self, learned: Learned, *, mean: float | None) -> None:

@@ -120,17 +120,14 @@ class Run:
         close: Callable[[], object],
         *,
         steps: int,
-        has_row_0: bool,
+        number: int,
     ) -> None:
         self.config, self.experiment, self._policies = config, experiment, policies
         self.evaluate, self.evaluate_center, self.close = evaluate, evaluate_center, close
-        self._steps, self._writes = steps, processes.is_writer()
+        self.number, self._steps, self._writes = number, steps, processes.is_writer()
         mesh = mesh_of(config)
         state = experiment.state
         self.state = state if mesh is None else processes.replicated(state, mesh)
-        # the state alone says where to go on; row 0, the evaluation before training, may be missing
-        generation = int(state.generation)
-        self.number = generation + 1 if generation or has_row_0 else 0
 
     @property
     def left(self) -> float:
@@ -361,8 +358,10 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
     if resume:
         saved, has_row_0 = restored(config, experiment.state)
         experiment, steps = experiment._replace(state=saved.state), saved.steps
+    # the state alone says where to go on; row 0, the evaluation before training, may be missing
     generation = int(experiment.state.generation)
-    policies = Policies(folder, generation=generation) if processes.is_writer() else None
+    number = generation + 1 if generation or has_row_0 else 0
+    policies = Policies(folder, number=number) if processes.is_writer() else None
     evaluate, close_training = _training(config, experiment)
     evaluate_center, close_center = make_evaluate_center(config, experiment)
 
@@ -378,7 +377,7 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
         evaluate_center,
         close,
         steps=steps,
-        has_row_0=has_row_0,
+        number=number,
     )
 
 

@@ -58,24 +58,31 @@ def test_a_resumed_run_keeps_the_same(probe, probe_run, quiet):
 
 
 def test_what_a_resumed_run_makes_again_is_there_once(tmp_path):
-    first = Policies(tmp_path, generation=0)
+    first = Policies(tmp_path, number=0)
     for generation in (0, 10, 20):
         first.append(some(generation, value=generation), mean=1.0)
-    Policies(tmp_path, generation=12).append(some(20, value=7), mean=2.0)
+    Policies(tmp_path, number=13).append(some(20, value=7), mean=2.0)
     arrays = read_arrays(tmp_path)
     assert arrays["generation"].tolist() == [0, 10, 20]
     assert arrays["params/layer0/kernel"][:, 0].tolist() == [0, 10, 7]
 
 
+def test_a_run_cut_off_before_its_first_update_keeps_its_first_policy(probe, quiet):
+    train(probe, console=quiet, on_evaluation=lambda row: True)
+    resumed = train(probe, resume=True, console=quiet)
+    assert read_arrays(resumed.folder)["generation"].tolist() == list(evaluations(resumed.rows))
+    assert not jax.tree.leaves(load(resumed.folder, generation=0).params)[0].any()
+
+
 def test_a_run_from_the_start_forgets_a_file_that_is_there(tmp_path):
-    Policies(tmp_path, generation=0).append(some(10), mean=1.0)
-    Policies(tmp_path, generation=0).append(some(0), mean=1.0)
+    Policies(tmp_path, number=0).append(some(10), mean=1.0)
+    Policies(tmp_path, number=0).append(some(0), mean=1.0)
     assert read_arrays(tmp_path)["generation"].tolist() == [0]
 
 
 def test_of_large_policies_the_oldest_go_but_not_the_best(tmp_path, monkeypatch):
     monkeypatch.setattr(policies, "MOST_BYTES", 4 * 4000 + 500)
-    kept = Policies(tmp_path, generation=0)
+    kept = Policies(tmp_path, number=0)
     for generation, mean in enumerate([1.0, 9.0, 2.0, None, 3.0, 4.0]):
         kept.append(some(generation, size=1000), mean=mean)
     assert read_arrays(tmp_path)["generation"].tolist() == [1, 3, 4, 5]
