@@ -77,13 +77,14 @@ def start(place: Place) -> None:
 
 def leave(code: int) -> NoReturn:
     """Ends this process, which the others find out: its usual end would wait for them."""
-    if code != LOST:
-        with contextlib.suppress(Exception):
-            # those that leave too say why, before JAX says that process 0 is gone
-            client = multihost.get_jax_distributed_client()
-            client.wait_at_barrier("nesht/leaving", int(1000 * FAREWELL_SECONDS))
     sys.stdout.flush()
     sys.stderr.flush()
+    if code != LOST:
+        with contextlib.suppress(Exception):
+            # those that leave too go together: JAX aborts one that outlives process 0
+            client = multihost.get_jax_distributed_client()
+            client.wait_at_barrier("nesht/leaving", int(1000 * FAREWELL_SECONDS))
+            jax.distributed.shutdown()
     os._exit(code)
 
 

@@ -24,14 +24,17 @@ TASKS = {
 COMMON = "--shares 4 --evaluation.every 4 --evaluation.episodes 4 --checkpoint_every 4"
 
 
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 @contextmanager
 def started(*commands):
     """The processes of one run, each with its command."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = os.environ | {
-        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_COORDINATOR_ADDRESS": free_address(),
         "JAX_NUM_PROCESSES": str(len(commands)),
         "JAX_PLATFORMS": "cpu",
     }
@@ -106,6 +109,27 @@ def test_processes_of_different_runs_are_refused(tmp_path):
     sentence = f"nesht: the config of process 1 on {host} is another than that of process 0\n"
     assert all(text.endswith(sentence) for text in told), told
     assert not (tmp_path / "run").exists()
+
+
+LEAVE = """
+import os, sys, time
+from nesht_jax.run import launcher, processes
+
+processes.start(launcher.Place(sys.argv[1], 2, int(sys.argv[2])))
+end = os._exit
+os._exit = lambda code: (time.sleep(float(sys.argv[3])), end(code))
+processes.leave(2)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_leaves_late_is_not_aborted_as_process_0_is_gone():
+    address = free_address()
+    children = [
+        subprocess.Popen([sys.executable, "-c", LEAVE, address, *words])
+        for words in (("0", "0"), ("1", "3"))
+    ]
+    assert [child.wait(120) for child in children] == [2, 2]
 
 
 # ------------------------------------------------------------------------------- of one process
