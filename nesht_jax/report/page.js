@@ -1,6 +1,7 @@
 "use strict";
 const runs = JSON.parse(document.getElementById("data").textContent);
 const colors = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f"];
+const dashes = ["none", "7 3", "2 3"];
 const find = (id) => document.getElementById(id);
 
 function add(parent, name, attributes, text) {
@@ -24,8 +25,11 @@ const told = (x) => (+x.toPrecision(6)).toLocaleString("en");
 /* Curves with bands: series are {name, color, points: [{x, mean, low, high}]}. */
 function chart(svg, series, xLabel, mark) {
   svg.replaceChildren();
-  const width = +svg.getAttribute("width"), height = +svg.getAttribute("height");
-  const [left, right, top, bottom] = [64, 36, 12 + 16 * (series.length > 1) * series.length, 42];
+  svg.dataset.height ??= svg.getAttribute("height");
+  const legend = series.length > 1 ? 16 * series.length : 0;
+  const width = +svg.getAttribute("width"), height = +svg.dataset.height + legend;
+  svg.setAttribute("height", height);
+  const [left, right, top, bottom] = [64, 36, 12 + legend, 42];
   const points = series.flatMap((s) => s.points);
   if (!points.length) return;
   const xs = points.map((p) => p.x), ys = points.flatMap((p) => [p.low, p.high]);
@@ -46,9 +50,10 @@ function chart(svg, series, xLabel, mark) {
     const path = (pairs) => pairs.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`).join(" ");
     add(svg, "polygon", {points: path(edge), fill: s.color, opacity: .18});
     add(svg, "polyline", {points: path(s.points.map((p) => [p.x, p.mean])), fill: "none", stroke: s.color,
-      "stroke-width": 1.8});
+      "stroke-width": 1.8, "stroke-dasharray": s.dash});
     if (series.length > 1) {
-      add(svg, "rect", {x: left + 8, y: 6 + 16 * i, width: 18, height: 3, fill: s.color});
+      add(svg, "line", {x1: left + 8, x2: left + 26, y1: 8 + 16 * i, y2: 8 + 16 * i, stroke: s.color,
+        "stroke-width": 3, "stroke-dasharray": s.dash});
       add(svg, "text", {x: left + 32, y: 12 + 16 * i}, s.name);
     }
   });
@@ -58,7 +63,7 @@ function chart(svg, series, xLabel, mark) {
 function drawCurves() {
   const axis = find("axis").value;
   const series = runs.map((run, i) => ({name: run.name, color: colors[i % colors.length],
-    points: run.curve.map((p) => ({x: p[axis], mean: p.mean, low: p.low, high: p.high}))}));
+    dash: dashes[Math.floor(i / colors.length) % dashes.length], points: run.curve.map((p) => ({x: p[axis], mean: p.mean, low: p.low, high: p.high}))}));
   chart(find("curve"), series, find("axis").selectedOptions[0].textContent);
 }
 
@@ -93,7 +98,8 @@ function prune(run) {
   find("kept").textContent = `${chosen.k} ${unit}: return ${chosen.mean.toFixed(0)} ` +
     `(${chosen.low.toFixed(0)} … ${chosen.high.toFixed(0)})`;
   const points = run.pruned.map((p) => ({x: p.k, mean: p.mean, low: p.low, high: p.high}));
-  chart(find("pruned"), [{color: colors[0], points}], `${run.unit} kept`, {x: chosen.k, mean: chosen.mean});
+  const series = [{color: colors[0], dash: dashes[0], points}];
+  chart(find("pruned"), series, `${run.unit} kept`, {x: chosen.k, mean: chosen.mean});
   if (run.table) drawTable(run.table, run.table.weights, chosen.kept);
 }
 

@@ -78,6 +78,11 @@ class Run(NamedTuple):
     wiring: str = ""
     size: str = ""
 
+    @property
+    def steps(self) -> int:
+        """Environment steps before the policy that is shown."""
+        return sum(row.steps for row in self.rows if row.generation <= self.generation)
+
 
 def write_page(runs: Sequence[Run], path: Path) -> None:
     """Writes the page of some runs; of several it compares them."""
@@ -108,7 +113,7 @@ DRAWN = ("name", "curve", "table", "unit", "pruned", "history")
 
 def verdict(run: Run) -> str:
     """Tells in one sentence what the policy reads and what it earns."""
-    words = [f"After {sum(row.steps for row in run.rows):,} steps the policy"]
+    words = [f"After {run.steps:,} steps the policy"]
     if run.reading is not None:
         kept = int(np.count_nonzero(run.reading.weights))
         words.append(f"{run.reading.verdict()}, with {kept} of {run.reading.weights.size} weights,")
@@ -270,7 +275,8 @@ def ranking(rows: list[dict[str, str]]) -> str:
 
 
 def _compared(runs: list[Run]) -> dict[str, str]:
-    lasts = [points[-1]["mean"] for run in runs if (points := curve(run.rows))]
+    curves = [[p for p in curve(run.rows) if p["generation"] <= run.generation] for run in runs]
+    lasts = [points[-1]["mean"] for points in curves if points]
     low, high = bootstrap_interval([lasts])
     reads = dict.fromkeys(run.reading.verdict() for run in runs if run.reading is not None)
     return {
@@ -280,7 +286,7 @@ def _compared(runs: list[Run]) -> dict[str, str]:
         "mean": f"{np.mean(lasts):.1f}" if lasts else "–",
         "IQM": f"{iqm(lasts):.1f}" if lasts else "–",
         "95 % interval": "–" if np.isnan(low) else f"{low:.1f} … {high:.1f}",
-        "million steps": f"{np.mean([sum(r.steps for r in run.rows) for run in runs]) * 1e-6:.2f}",
+        "million steps": f"{np.mean([run.steps for run in runs]) * 1e-6:.2f}",
         "policy": "; ".join(reads) or "–",
     }
 

@@ -80,6 +80,14 @@ def test_the_verdict_is_one_sentence_with_an_interval():
     assert verdict(images).startswith("After 300 steps the policy earns 31 an episode")
 
 
+def test_an_earlier_policy_is_told_with_its_own_steps_and_return():
+    early = a_run()._replace(generation=2)
+    assert verdict(early).startswith("After 200 steps the policy")
+    (row,) = comparison([early, early._replace(name="second")])
+    assert (row["mean"], row["million steps"]) == ("1.0", "0.00")
+    assert comparison([a_run()])[0]["mean"] == "30.0"
+
+
 def test_the_robot_stands_where_there_is_no_film(tmp_path):
     path, still = tmp_path / "page.html", "data:image/webp;base64,AAAA"
     for film, seen in (("", still), ("data:image/gif;base64,BBBB", "data:image/gif;base64,BBBB")):
@@ -273,6 +281,19 @@ def test_curves_are_drawn_against_what_is_chosen(opened):
         "x.dispatchEvent(new Event('change'))"
     )
     assert "generations" in texts(page, "#curve text")
+
+
+@pytest.mark.slow
+def test_curves_of_many_runs_stand_upright_under_their_legend(opened):
+    page = opened([a_run(f"run{i}", last=10.0 * i, seed=str(i)) for i in range(20)])
+    lines = page.execute_script(
+        "return [...document.querySelectorAll('#curve polyline')].map((x) =>"
+        " [x.getAttribute('points'), x.getAttribute('stroke'), x.getAttribute('stroke-dasharray')])"
+    )
+    ends = [float(points.split(",")[-1]) for points, *_ in lines]
+    assert ends == sorted(ends, reverse=True) and ends[0] - ends[-1] > 100
+    assert min(ends) > 16 * 20
+    assert len({tuple(look) for _, *look in lines}) == 20
 
 
 @pytest.mark.slow
