@@ -232,6 +232,7 @@ def test_a_policy_gradient_stays_finite_in_a_space_of_very_many_decisions():
     controller = policy_gradient(choices(30_000, 2))
     state = controller.init(KEY)
     architectures = proposals(controller, state, 64)
-    logits = controller.update(state, KEY, architectures, jax.random.normal(KEY, (64,))).logits
+    fitness = jax.random.normal(jax.random.key(7), (64,))
+    logits = controller.update(state, KEY, architectures, fitness).logits
     assert np.abs(np.asarray(logits)).max() < 1
     assert np.asarray(logits).any()
