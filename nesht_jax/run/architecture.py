@@ -76,10 +76,15 @@ def _controller(config: Config, space: Space) -> Controller:
     if chosen.controller == "random":
         return random_search(space)
     if chosen.controller in ("policy_gradient", "pointer_network"):
+        if told < 2:
+            raise ValueError(
+                f"search.controller {chosen.controller} compares members: search.samples must be "
+                f"at least 2, got {told}"
+            )
         return policy_gradient(space, learning_rate=chosen.learning_rate)
-    if told < 4:
+    if played < 4:
         raise ValueError(
-            f"search.controller evolution needs tournaments of two, so 4 members, got {told}"
+            f"search.controller evolution needs tournaments of two, so 4 members, got {played}"
         )
     return regularized_evolution(space, population_size=played)
 

@@ -232,11 +232,20 @@ class Config(Section):
         if "activations" in searched and not self.policy.hidden:
             raise ValueError("search.space activations needs hidden layers: set policy.hidden")
         loose = {"toeplitz", "circulant"} & {self.policy.kernel} or {"colors"} & searched
-        by_input = self.sparsity.unit == "row" or self.sparsity.selects
-        if loose and self.sparsity.cuts and by_input:
+        chosen = self.sparsity
+        if loose and chosen.cuts and (chosen.unit == "row" or chosen.selects):
             raise ValueError(
                 f"kernels that share weights ({loose.pop()}) have no rows of their own: set "
                 "sparsity.unit weight, and another method than selection"
+            )
+        if loose and chosen.thresholds and chosen.scope == "erdos_renyi_kernel":
+            raise ValueError(
+                f"kernels that share weights ({loose.pop()}) have no shape to keep a share by: set "
+                "sparsity.scope all or layer"
+            )
+        if "colors" in searched and chosen.thresholds and chosen.layers:
+            raise ValueError(
+                "search.space colors shares weights between layers: leave sparsity.layers out"
             )
 
     @property

@@ -13,6 +13,7 @@ from jaxtyping import Array, Key
 
 from nesht_jax.envs.catalog import nearest
 from nesht_jax.es.clipup import clipup
+from nesht_jax.policy.structure import GATE
 from nesht_jax.run.config import Config
 from nesht_jax.run.sections import OptimizerConfig, SparsityConfig
 from nesht_jax.sparse.distribution import erdos_renyi_kernel, kernel_shapes, uniform
@@ -125,7 +126,7 @@ def _layer_group(
     own_paths = {tuple(layer.kernel.split("/"))[:-1] for layer in layers}
 
     def group(path: tuple[str, ...]) -> Hashable | None:
-        if chosen.layers and path[:-1] not in own_paths:
+        if path[-1] == GATE or (chosen.layers and path[:-1] not in own_paths):
             return None
         return path[:-1] if chosen.scope == "layer" else "all"
 

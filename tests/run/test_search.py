@@ -10,10 +10,12 @@ from PIL import Image
 from test_train import bits, without_time
 
 from nesht_jax import load, train
-from nesht_jax.run.build import build
+from nesht_jax.run.architecture import build_search
+from nesht_jax.run.build import build, build_policy, build_task
 from nesht_jax.run.cli import main
 from nesht_jax.run.config import Config
 from nesht_jax.run.evaluate import evaluate_run
+from nesht_jax.run.optimizer import build_projection
 from nesht_jax.run.policies import read_arrays
 from nesht_jax.run.reading import size, wiring
 from nesht_jax.run.report import gather
@@ -152,6 +154,31 @@ def test_what_is_behind_a_closed_gate_is_not_read(tmp_path, quiet):
     assert done.rows[-1].evaluation.sparsity == pytest.approx((entries - opened) / (entries + 5))
 
 
+def test_evolution_may_be_told_of_one_member(tmp_path, quiet):
+    few = replace(SEARCHED, search=replace(SEARCHED.search, samples=1), generations=2)
+    assert train(replace(few, out=str(tmp_path)), console=quiet).state.generation == 2
+
+
+@pytest.mark.parametrize("unit", ["weight", "row"])
+def test_gates_do_not_compete_with_weights(unit):
+    config = replace(
+        SEARCHES["masked"],
+        policy=PolicyConfig(hidden=(4,), kernel="masked", start="normal"),
+        sparsity=SparsityConfig(keep=2, unit=unit, every=1, layers=("first",)),
+    )
+    task = build_task(config)
+    policy = build_policy(config, task)
+    search = build_search(config, task, policy)
+    assert search is not None
+    params = search.structure.init(jax.random.key(0), policy.init(jax.random.key(1)))
+    projection = build_projection(config.sparsity, policy.layers, params)
+    assert projection is not None
+    first, before = projection(params)["layer0"], params["layer0"]
+    np.testing.assert_array_equal(first["gate"], before["gate"])
+    lives = np.asarray(first["kernel"]) != 0
+    assert np.count_nonzero(lives if unit == "weight" else lives.any(1)) == 2
+
+
 def test_thresholding_goes_with_a_search(tmp_path, quiet):
     """What H_k zeroes is dead in every architecture."""
     sparsity = SparsityConfig(fraction=0.5, every=1, exempt_bias=True)
@@ -170,6 +197,20 @@ REFUSED = {
     "needs hidden layers: set policy.hidden": ["--search.space", "[activations]"],
     "edges and mask both say": ["--search.space", "[edges, mask]"],
     "search.samples must be at most 32": ["--search.samples", "33"],
+    "search.samples must be at least 2, got 1": [
+        "--search.controller",
+        "policy_gradient",
+        "--search.samples",
+        "1",
+    ],
+    "have no shape to keep a share by": [
+        *("--search.space", "[colors]", "--policy.hidden", "[4]"),
+        *("--sparsity.fraction", "0.5", "--sparsity.scope", "erdos_renyi_kernel"),
+    ],
+    "shares weights between layers": [
+        *("--search.space", "[colors]", "--policy.hidden", "[4]"),
+        *("--sparsity.fraction", "0.5", "--sparsity.layers", "[first]"),
+    ],
     "or the controller never learns, got 9": ["--search.every", "9", "--generations", "8"],
     "search.edges must be at least 1, got 0": ["--search.edges", "0"],
     "shares the weights of dense kernels": [
