@@ -172,7 +172,8 @@ def _grouped(
     for i in range(len(names)):
         layers, names = _with_units(layers, names, i, np.argsort(names[i], kind="stable"))
         known, numbers = np.unique(names[i], return_counts=True)
-        functions.append(tuple(zip(known.tolist(), numbers.tolist(), strict=True)))
+        groups = tuple(zip(known.tolist(), numbers.tolist(), strict=True))
+        functions.append(groups or (("identity", 0),))  # of a layer of which no unit is read
     return layers, tuple(functions)
 
 

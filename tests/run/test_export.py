@@ -266,19 +266,23 @@ def test_what_is_not_read_is_not_written():
     assert largest_difference(policy, made) < 1e-5
 
 
-@compiler
-def test_a_policy_that_reads_nothing(tmp_path):
-    policy = trained({}, sparsity=1.0)
-    made, seen = plain(policy), observations(policy, 3)
-    write_numpy(made, tmp_path / "policy.py")
-    write_c(made, tmp_path / "policy.h")
-    write_safetensors(made, tmp_path / "policy.st")
-    for acts in (
-        run_python(tmp_path / "policy.py", seen),
-        run_c(tmp_path / "policy.h", seen),
-        run_safetensors(tmp_path / "policy.st", seen),
-    ):
-        np.testing.assert_allclose(acts, np.stack([policy(x) for x in seen]), rtol=1e-6)
+RUNS = {
+    "numpy": run_python,
+    "c": run_c,
+    "onnx": run_onnx,
+    "jax": run_jax,
+    "safetensors": run_safetensors,
+}
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 4)])
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_policy_that_reads_nothing(to, hidden, tmp_path):
+    policy = trained({"hidden": hidden}, sparsity=1.0)
+    seen, path = observations(policy, 3), tmp_path / WRITERS[to][0]
+    WRITERS[to][1](plain(policy), path)
+    expected = np.stack([policy(x) for x in seen])
+    np.testing.assert_allclose(RUNS[to](path, seen), expected, rtol=1e-5, atol=1e-6)
 
 
 @compiler
