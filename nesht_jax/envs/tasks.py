@@ -213,13 +213,18 @@ def make_stage(task: Task, *, seed: int = 0) -> tuple[Stage, Task]:
     suite_name, short = _parts(task.name)
     twins = [e for e in catalog.matching(short) if e.suite == "gymnasium"]
     if suite_name not in ("envpool", "mjx") or not twins:
-        raise ValueError(f"nothing draws {task.name}: envpool/*, gymnasium/* and mjx/* are drawn")
+        raise ValueError(
+            f"nothing draws {task.name}: drawn are gymnasium/*, games whose policy sees pictures, "
+            "and what Gymnasium has too of envpool/* and mjx/*"
+        )
+    # of EnvPool's options Gymnasium has those of the task, but not those of the pool
+    options = {name: value for name, value in task.options.items() if name != "num_threads"}
     twin = make_task(
         max(twins, key=lambda entry: entry.version or 0).task,
         distractors=task.distractors,
         distractor_kind=task.distractor_kind,
         horizon=task.horizon,
-        options={} if suite_name == "mjx" else task.options,
+        options={} if suite_name == "mjx" else options,
     )
     stage = suite_of(twin).stage(twin, seed)
     assert stage is not None  # Gymnasium's suite draws every task of its own

@@ -161,11 +161,7 @@ def build(config: Config) -> Experiment:
         params = search.structure.init(jax.random.fold_in(init_key, 2), params)
     if config.sparsity.selects:
         params = with_phantoms(params)
-        check_power(config, num_selected_from(config.sparsity, policy.layers, params))
     projection = build_projection(config.sparsity, policy.layers, params)
-    if projection is not None:
-        check_kept(config, task, projection, params)
-        check_power(config, projection.units.num_weights(params))
     algorithm = build_algorithm(config, policy, projection, params, search)
     moments = Moments.empty(task.num_features) if policy.uses_moments else None
     state = algorithm.init(run_key, params, moments=moments)
@@ -180,6 +176,17 @@ def build(config: Config) -> Experiment:
         horizon_schedule(config, task),
         search,
     )
+
+
+def check_sparsity(experiment: Experiment) -> None:
+    """Warns where training would keep too few weights, or mostly chance would choose them."""
+    config, params = experiment.config, experiment.state.params
+    if config.sparsity.selects:
+        weights = num_selected_from(config.sparsity, experiment.policy.layers, params)
+        check_power(config, weights)
+    if (projection := experiment.projection) is not None:
+        check_kept(config, experiment.task, projection, params)
+        check_power(config, projection.units.num_weights(params))
 
 
 def _build_with_agent(config: Config, task: Task, key: Key[Array, ""]) -> Experiment:

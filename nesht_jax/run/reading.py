@@ -105,7 +105,9 @@ def size_in_words(config: Config, policy: Policy, params: Params) -> str:
 
 def _units(config: Config, task: Task) -> str:
     """What ``policy.normalization`` makes of a sensor, in words; and what is made of choices."""
-    choice = "the highest is played; " if task.discrete else ""
+    drawn = config.policy.output == "sample"
+    played = "one is drawn by their softmax" if drawn else "the highest is played"
+    choice = f"{played}; " if task.discrete else ""
     most = "" if np.isinf(config.policy.clip) else f", at most ±{config.policy.clip:g}"
     return choice + {
         "running": f"every sensor is less its mean in training, in its standard deviations{most}",

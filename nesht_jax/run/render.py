@@ -106,11 +106,14 @@ def played(
     stage, task = make_stage(evaluation_task(policy.config, policy.task), seed=seed)
     with closing(stage):
         every = max(1, round(1 / (RATE * stage.seconds)))
-        last = steps or round(LONGEST_FILM / stage.seconds)
+        last, rng = steps or round(LONGEST_FILM / stage.seconds), np.random.default_rng(seed)
         seen, total, done, over = stage.reset(), 0.0, 0, False
         pictures = [draw(stage.picture(), seen, "return 0 · step 0")]
         while not over and done < last:
-            seen, reward, over = stage.step(policy.scores(seen))
+            scores = policy.scores(seen)
+            if policy.policy.stochastic:
+                scores = scores + rng.gumbel(size=scores.shape).astype(np.float32)
+            seen, reward, over = stage.step(scores)
             total, done = total + reward, done + 1
             if done % every == 0 or over:
                 caption = f"return {total:.0f} · {'over at ' * over}step {done}"

@@ -31,6 +31,7 @@ from nesht_jax.run.build import (
     Values,
     build,
     build_training,
+    check_sparsity,
     given,
     mesh_of,
     stream,
@@ -358,6 +359,8 @@ def prepared(config: Config, *, resume: bool = False) -> Run:
     if resume:
         saved, has_row_0 = restored(config, experiment.state)
         experiment, steps = experiment._replace(state=saved.state), saved.steps
+    else:
+        check_sparsity(experiment)
     # the state alone says where to go on; row 0, the evaluation before training, may be missing
     generation = int(experiment.state.generation)
     number = generation + 1 if generation or has_row_0 else 0

@@ -23,6 +23,7 @@ from nesht_jax.run.build import (
     build_shaping,
     build_task,
     build_training,
+    check_sparsity,
     stream,
 )
 from nesht_jax.run.config import DEFAULT_STEPS, Config
@@ -505,10 +506,11 @@ def test_a_quantile_rule_knows_no_erdos_and_renyi():
 
 
 def test_fewer_weights_than_actions_are_told():
+    made = experiment(
+        task="gymnasium/CartPole-v1", distractors=0, sparsity=SparsityConfig(fraction=0.9)
+    )
     with pytest.warns(UserWarning, match="keeps 1 of 10 weights for 2 actions of .*CartPole"):
-        experiment(
-            task="gymnasium/CartPole-v1", distractors=0, sparsity=SparsityConfig(fraction=0.9)
-        )
+        check_sparsity(made)
 
 
 @pytest.mark.parametrize("begin, every, told", [(0, 1, True), (0, 10, False), (10, 1, False)])
@@ -519,7 +521,7 @@ def test_a_thresholding_by_chance_is_told(begin, every, told):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         config = replace(DEFAULT, policy=policy, sparsity=sparsity)
-        build(replace(config, algorithm=replace(config.algorithm, num_members=4)))
+        check_sparsity(build(replace(config, algorithm=replace(config.algorithm, num_members=4))))
     found = [str(w.message) for w in heard if "mostly chance tells" in str(w.message)]
     assert len(found) == told, heard
 

@@ -78,6 +78,9 @@ def test_choices_say_what_becomes_of_them():
     policy = build_policy(config, task)
     reads = reading(config, task, policy, policy.init(jax.random.key(0)))
     assert reads.law() == ["left = 0", "right = 0"] and reads.units.startswith("the highest is")
+    drawn = dataclasses.replace(config, policy=PolicyConfig(output="sample"))
+    reads = reading(drawn, task, policy, policy.init(jax.random.key(0)))
+    assert reads.units.startswith("one is drawn by their softmax; ")
 
 
 def test_a_loaded_policy_knows_its_names(probe_run):

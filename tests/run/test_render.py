@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 
 import imageio_ffmpeg
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,10 +14,12 @@ from PIL import Image
 from nesht_jax import load
 from nesht_jax.envs.tasks import make_stage, make_task
 from nesht_jax.run import render
+from nesht_jax.run.build import build_policy
 from nesht_jax.run.cli import main
 from nesht_jax.run.config import Config
+from nesht_jax.run.load import TrainedPolicy
 from nesht_jax.run.render import Bars, film, write_film
-from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig
+from nesht_jax.run.sections import AlgorithmConfig, EvaluationConfig, PolicyConfig
 from nesht_jax.run.train import train
 from nesht_jax.types import Moments
 
@@ -83,6 +86,23 @@ def test_a_film_of_the_generation_that_is_asked_for(staged, probe_run):
 def test_a_film_that_ends_before_the_episode(staged, probe_run):
     made = film(probe_run.folder, steps=2)
     assert (made.total, made.steps, made.over) == (2.0, 2, False)
+
+
+def test_a_film_draws_choices_where_training_did(monkeypatch):
+    task = make_task("gymnasium/CartPole-v1")
+    config = Config(task=task.name, policy=PolicyConfig(output="sample", normalization="none"))
+    network = build_policy(config, task)
+    policy = TrainedPolicy(config, task, network, network.init(jax.random.key(0)), None)
+    played = []
+
+    class Coin(FakeStage):
+        def step(self, action):
+            played.append(int(np.argmax(action)))
+            return np.zeros(4, np.float32), 1.0, len(played) == 400
+
+    monkeypatch.setattr(render, "make_stage", lambda task, *, seed: (Coin(task, seed), task))
+    render.played(policy, lambda picture, seen, caption: picture, seed=0, steps=400)
+    assert 160 < sum(played) < 240  # both scores are 0
 
 
 def test_a_picture_a_frame_of_the_film_where_steps_are_short(staged, probe_run, monkeypatch):
@@ -222,6 +242,22 @@ def test_a_robot_of_mjx_is_drawn_by_gymnasium():
     assert played.name == "gymnasium/Hopper-v5" and stage.reset().shape == (22,)
     assert stage.picture().shape == (480, 480, 3) and stage.seconds == 1 / 125
     stage.close()
+
+
+@opengl
+@pytest.mark.slow
+def test_options_of_the_pool_are_not_those_of_what_is_drawn():
+    task = make_task("envpool/Hopper-v5", options={"num_threads": 1, "reset_noise_scale": 0.0})
+    stage, played = make_stage(task)
+    assert played.options == {"reset_noise_scale": 0.0}
+    np.testing.assert_array_equal(stage.reset()[5:], 0)
+    stage.close()
+
+
+def test_what_is_not_drawn_is_told():
+    task = make_task("envpool/Pong-v5", options={"observation": "ram"})
+    with pytest.raises(ValueError, match=r"nothing draws .*Pong-v5: .* sees pictures"):
+        make_stage(task)
 
 
 @opengl

@@ -10,7 +10,7 @@ from rich.console import Console
 from test_train import bits, without_time
 
 from nesht_jax import Config, load, train
-from nesht_jax.run.build import build
+from nesht_jax.run.build import build, check_sparsity
 from nesht_jax.run.evaluate import evaluate_run
 from nesht_jax.run.sections import (
     AlgorithmConfig,
@@ -115,9 +115,9 @@ def test_of_a_network_the_first_layer_is_selected(unit):
 
 
 def test_little_power_is_told():
-    few = replace(SELECTED, distractors=20_000)
+    made = build(replace(SELECTED, distractors=20_000))
     with pytest.warns(UserWarning, match="sparsity.end, or sparsity.method none"):
-        build(few)
+        check_sparsity(made)
 
 
 def test_members_at_the_center_of_a_search_play_what_lives():

@@ -309,6 +309,14 @@ def test_a_search_reads_ranges_and_values_and_begins_with_the_given_settings():
     assert made.sparsity.fraction == 0.2
 
 
+@pytest.mark.parametrize("written", ["{:e}", "{:f}", "{:.10f}"])
+def test_a_search_begins_with_the_given_value_however_it_is_written(written):
+    rate = config_of({"task": "probe/linear"}).optimizer.learning_rate
+    options = {"optimizer.learning_rate": f"0.5,{written.format(rate)}"}
+    found = read_tuning(Namespace(settings=["probe/linear"], **options))
+    assert found.config(found.first).optimizer.learning_rate == rate
+
+
 SPACE = {"rate": Range(0.001, 1.0), "kind": ["a", "b"], "size": Range(1, 4)}
 FIRST = {"rate": 0.5, "kind": "b", "size": 2}
 

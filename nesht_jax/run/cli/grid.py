@@ -13,6 +13,7 @@ from nesht_jax.run.config import Config
 from nesht_jax.run.fields import leaves
 from nesht_jax.run.settings import read_command
 from nesht_jax.run.tuning import Range, Space
+from nesht_jax.run.yaml import parse
 
 MOST_VALUES = 10_000
 """Numbers of a range: more are a typing error that would fill the memory."""
@@ -154,7 +155,8 @@ def _nearest(chosen: Range | list[str], value: Any) -> Any:
     """Of what is searched, that which is nearest to a value."""
     if isinstance(chosen, Range):
         return chosen.nearest(value)
-    return as_text(value) if as_text(value) in chosen else chosen[0]
+    given = parse(as_text(value), "the option")
+    return next((text for text in chosen if parse(text, "the option") == given), chosen[0])
 
 
 def _range(name: str, part: str) -> Range | None:
