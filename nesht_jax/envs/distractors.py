@@ -14,7 +14,7 @@ SCALE = 10
 """Standard deviation of scaled distractors."""
 
 PERIOD = 20
-"""Steps after which a slow distractor is independent of what it was."""
+"""Steps in which a slow distractor turns from one draw into the next."""
 
 
 def append(

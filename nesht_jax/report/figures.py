@@ -52,13 +52,14 @@ def learning_curve(rows: list[Row], path: Path, *, title: str, of: str = "popula
     trained = [row for row in rows if row.generation]
     generation = [row.generation for row in trained]
     of_agent = any(row.agent is not None for row in trained)
-    labels = f"{of}, mean ± std", "thresholded center"
+    labels = f"{of}, mean ± std", "center"
     if of_agent:
         labels = "in training, mean", "policy"
     mean = _numbers([row.fitness_mean for row in trained])
     std = _numbers([row.fitness_std for row in trained])
     axes.fill_between(generation, mean - std, mean + std, alpha=0.2, color="C7", lw=0)
-    axes.plot(generation, mean, color="C7", lw=1, label=labels[0])
+    point = "o" if len(generation) == 1 else None
+    axes.plot(generation, mean, marker=point, ms=3, color="C7", lw=1, label=labels[0])
     scored = [(row.generation, row.evaluation) for row in rows if row.evaluation is not None]
     at = [generation for generation, _ in scored]
     center = _numbers([evaluation.mean for _, evaluation in scored])
@@ -67,8 +68,9 @@ def learning_curve(rows: list[Row], path: Path, *, title: str, of: str = "popula
     axes.fill_between(at, low, high, alpha=0.25, color="C0", lw=0)
     axes.plot(at, center, "o-", ms=3, color="C0", label=f"{labels[1]}, mean and 95 % CI")
     axes.set(xlabel="generation", ylabel="return", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right" if of_agent else "upper left", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
 
 

@@ -105,7 +105,7 @@ def plain(policy: TrainedPolicy, *, dense: bool = False) -> PlainPolicy:
     """
     config, task, reading = policy.config.policy, policy.task, policy.reading
     if reading is None:
-        raise ValueError(f"export is for dense layers, and the policy of {task.name} has others")
+        raise ValueError(f"export is for policies that read sensors, and {task.name} shows images")
     if config.normalization not in ("running", "none"):
         raise ValueError(
             f"export is for normalization running or none; {config.normalization} mixes all inputs"

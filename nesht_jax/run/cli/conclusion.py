@@ -92,8 +92,9 @@ def _learned(config: Config, last: EvaluationRow, weights: int, size: str) -> li
     mean = "none" if last.mean is None else f"{last.mean:.1f}{error}"
     failed = f", {last.failed} of {last.episodes} episodes failed" if last.failed else ""
     kept = round((1 - last.sparsity) * weights)
-    is_whole = config.agent.name is not None or config.sparsity.selects
-    whose = "policy" if is_whole else "thresholded center"
+    whose = "thresholded center" if config.sparsity.cuts else "center"
+    if config.agent.name is not None or config.sparsity.selects:
+        whose = "policy"
     told = [(f"return of the {whose}", mean + failed)]
     normalized = None if last.mean is None else human_normalized(config.task, last.mean)
     if normalized is not None:
