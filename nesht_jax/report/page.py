@@ -263,6 +263,12 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 def ranking(rows: list[dict[str, str]]) -> str:
     """Tells in one sentence which settings did best on each task."""
+    if len(rows) == 1:
+        (row,) = rows
+        return (
+            f"{row['seeds']} runs of {row['task']} with the same settings: the interquartile mean "
+            f"of their returns is {row['IQM']}."
+        )
     best = {}
     for row in rows:
         if (

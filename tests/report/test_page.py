@@ -174,6 +174,10 @@ def test_several_runs_are_compared_seed_by_seed(tmp_path):
     assert second["95 % interval"] == "–"
     assert differences(runs) == ["seed", "steps"]
     assert ranking([first, second]) == "Of 2 settings: on probe/linear other did best, 90.0."
+    assert ranking([first]) == (
+        "4 runs of probe/linear with the same settings: the interquartile mean of their returns "
+        "is 40.0."
+    )
     write_page(runs, tmp_path / "page.html")
     assert [run["name"] for run in data(tmp_path / "page.html")] == [run.name for run in runs]
 

@@ -255,6 +255,14 @@ def test_settings_may_follow_options(tmp_path):
     assert (config.seed, config.distractors, config.algorithm.mirrored) == (4, 3, True)
 
 
+def test_a_reader_that_has_read_enough_ends_a_list_in_silence():
+    words = [sys.executable, "-m", "nesht_jax.run.cli", "envs"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None and listing.stderr is not None
+        listing.stdout.close()
+        assert (listing.stderr.read(), listing.wait(120)) == (b"", 141)
+
+
 def test_a_platform_that_is_not_there_is_one_sentence(monkeypatch):
     def unable():
         raise RuntimeError("Unable to initialize backend 'cuda'")

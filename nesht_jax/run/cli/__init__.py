@@ -33,6 +33,9 @@ COMMANDS = {
 }
 """Name of each command, which is its module's, and what it does."""
 
+BROKEN_PIPE = 128 + 13
+"""Exit code where nobody reads the output any more, as of a program that SIGPIPE ends."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises its complaints instead of ending the process."""
@@ -68,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
                 return _alone(_complain(error, 2))
             try:
                 return work()
+            except BrokenPipeError:  # who reads, as ``head``, has read enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return _alone(BROKEN_PIPE)
             except (OSError, FloatingPointError) as error:
                 return _alone(_complain(error, 1))
         except LostProcessError as error:
