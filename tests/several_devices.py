@@ -157,15 +157,20 @@ def compiled():
 
 
 def sharded():
-    """Updates of a state whose weights and moments lie on eight devices, by their units."""
-    return {unit: sharded_by(unit) for unit in ("weight", "row")}
+    """Updates of a state whose weights and moments lie on eight devices."""
+    return {
+        "weight": sharded_by(unit="weight"),
+        "row": sharded_by(unit="row"),
+        "explore": sharded_by(explore=0.5),
+        "support": sharded_by(every=2, end=9),
+    }
 
 
-def sharded_by(unit):
+def sharded_by(**chosen):
     """An update of a state of which every device holds a part of the weights and moments."""
     params = {"layer0": {"kernel": jnp.zeros((1024, 16)), "bias": jnp.zeros(16)}}
     momentum = optax.sgd(0.01, momentum=0.9)
-    optimizer = optax.chain(momentum, hard_thresholding(sparsity=0.9, unit=unit))
+    optimizer = optax.chain(momentum, hard_thresholding(sparsity=0.9, **chosen))
     algorithm = nesht(num_members=16, sigma=0.1, optimizer=optimizer)
     state = algorithm.init(jax.random.key(0), params)
     fitness = jax.random.normal(jax.random.key(1), (16,))

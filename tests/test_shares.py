@@ -74,9 +74,9 @@ def test_a_run_takes_a_share_for_each_device_and_compiles_once(found):
     assert first == before_the_last > 0
 
 
-@pytest.mark.parametrize("unit", ["weight", "row"])
-def test_weights_and_moments_may_lie_in_parts_and_only_counts_are_moved(found, unit):
-    told = found["sharded"][unit]
+@pytest.mark.parametrize("case", ["weight", "row", "explore", "support"])
+def test_weights_and_moments_may_lie_in_parts_and_only_counts_are_moved(found, case):
+    told = found["sharded"][case]
     assert told["same"]
     assert told["whole"] == 0
     assert {*told["bytes"]} == {"all-reduce"}

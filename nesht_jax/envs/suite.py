@@ -146,10 +146,11 @@ class Suite(NamedTuple):
 def alive_bonus(name: str, reward: float | int | None) -> float:
     """Gives ``Task.alive_bonus`` of a task that pays this reward for being healthy; None for none.
 
-    Of an inverted pendulum, single or double, that reward is the task itself.
+    Of an inverted pendulum, single or double, that reward is the task itself; one that stands up is
+    paid it lying down as well.
     """
-    balances = name.lower().startswith("inverted")
-    return 0.0 if reward is None or balances else float(reward)
+    is_none = name.lower().startswith(("inverted", "humanoidstandup"))
+    return 0.0 if reward is None or is_none else float(reward)
 
 
 def terminal_bonus(name: str, bonus: float) -> float:

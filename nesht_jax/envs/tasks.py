@@ -65,6 +65,8 @@ def make_task(
     if resolved not in suite.names():
         raise ValueError(catalog.unknown_task(f"{suite_name}/{short}"))
     made = suite.make(resolved, options)
+    if made.horizon is not None and made.horizon < 1:
+        raise ValueError(f"{name}: its options cut episodes after {made.horizon} steps")
     kind = _checked_kind(made, suite, distractor_kind)
     known = names_of(short, num_features=made.observation_size, num_actions=made.num_actions)
     return dataclasses.replace(

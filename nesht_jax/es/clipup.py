@@ -42,12 +42,15 @@ def clipup(
     def init_fn(params: Params) -> ClipUpState:
         return ClipUpState(jax.tree.map(jnp.zeros_like, params))
 
+    def turned(v: Array, u: Array) -> Array:
+        return (momentum * v - u).astype(v.dtype)
+
     def update_fn(
         updates: Params, state: Any, params: Params | None = None
     ) -> tuple[Params, ClipUpState]:
         del params
         step = _to_length(updates, learning_rate, at_most=False)
-        velocity = jax.tree.map(lambda v, u: momentum * v - u, state.velocity, step)
+        velocity = jax.tree.map(turned, state.velocity, step)
         velocity = _to_length(velocity, limit, at_most=True)
         return velocity, ClipUpState(velocity)
 
@@ -56,6 +59,8 @@ def clipup(
 
 def _to_length(tree: Params, length: float | Float[Array, ""], *, at_most: bool) -> Params:
     """The tree, scaled to a length; to at most that length if asked. Zero stays zero."""
+    if not jax.tree.leaves(tree):
+        return tree
     wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
     largest = jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(wide)]).max()
     # squares of 1e-24 leave float32's range, and the reciprocal of 1e38 is flushed to zero

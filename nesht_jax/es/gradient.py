@@ -108,7 +108,8 @@ def signal_to_noise(
     number: Any = sum(leaf.size for leaf in leaves)
     if support is not None:
         number = jnp.maximum(1, sum(leaf.sum() for leaf in jax.tree.leaves(support)))
-    mean = sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves) / number
+    wide = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
+    mean = sum(jnp.sum(jnp.abs(leaf)) for leaf in wide) / number
     noise = jnp.sqrt(jnp.float32(weights.size)) * jnp.linalg.norm(weights)
     # or XLA multiplies constants beforehand, to other bits where σ is one than where it is traced
     mean = jax.lax.optimization_barrier(mean)

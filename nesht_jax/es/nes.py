@@ -253,11 +253,11 @@ def nesht(
             failed=failed(fitness).sum(dtype=jnp.int32),
             skipped=skipped,
             dropped_moments=dropped,
-            gradient_norm=optax.tree.norm(g),
+            gradient_norm=_norm(g),
             gradient_snr=gradient.signal_to_noise(
                 g, weights, sigma_now, support_of(state.optimizer, state.params)
             ),
-            params_norm=optax.tree.norm(params),
+            params_norm=_norm(params),
             sparsity=sparsity_of(mask_of(optimizer_state, params)),
             sigma=sigma_now,
         )
@@ -311,7 +311,19 @@ def _on_support(state: State, moved: Params, still: Params) -> Params:
     support = support_of(state.optimizer, state.params)
     if support is None:
         return moved
-    return jax.tree.map(lambda m, s, is_in: jnp.where(is_in, m, s), moved, still, support)
+    return jax.tree.map(
+        lambda m, s, is_in: jnp.where(is_in, _beside(is_in, m), _beside(is_in, s)),
+        moved,
+        still,
+        support,
+    )
+
+
+def _beside(leaf: Array, x: Array) -> Array:
+    """x on the devices that share the leaf, if they share it by its type."""
+    there = jax.typeof(leaf).sharding
+    is_shared = any(axis is not None for axis in there.spec)
+    return jax.sharding.reshard(x, there) if is_shared else x
 
 
 def _with_center(center: Params, drawn: Params) -> Params:
@@ -323,6 +335,12 @@ def _with_center(center: Params, drawn: Params) -> Params:
 
 def _multiplied(leaf: Array | LowRank) -> Array:
     return leaf.matrix + leaf.a @ leaf.b.T if isinstance(leaf, LowRank) else leaf
+
+
+def _norm(tree: Params) -> Float[Array, ""]:
+    """‖tree‖₂, summed in float32 at least: squares of half precision leave its range."""
+    wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+    return optax.tree.norm(wide)
 
 
 def _mean_and_std(fitness: Float[Array, " m"]) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -103,6 +103,10 @@ def quantile(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
     return math.sqrt(2) * jax.lax.erf_inv(symmetric)
 
 
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+"""Bits by which Threefry-2x32 rotates in even groups of four rounds, and in odd ones."""
+
+
 def threefry(
     key: UInt32[Array, "2"], high: UInt32[Array, " n"], low: UInt32[Array, " n"]
 ) -> tuple[UInt32[Array, " n"], UInt32[Array, " n"]]:
@@ -111,12 +115,22 @@ def threefry(
     Reference: Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3.
     """
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
-    rotations = ((13, 15, 26, 6), (17, 29, 16, 24))
     x, y = high + keys[0], low + keys[1]
+    if high.size == 1:
+        # XLA's CPU compiler copies what is unrolled of one number into each of its uses: 2²⁰ times
+        looked_up, rotations = jnp.stack(keys), jnp.array(ROTATIONS, jnp.uint32)
+        return jax.lax.fori_loop(
+            0, 5, lambda g, xy: _four_rounds(looked_up, rotations[g % 2], g, *xy), (x, y)
+        )
     for group in range(5):
-        for r in rotations[group % 2]:
-            x = x + y
-            y = ((y << r) | (y >> (32 - r))) ^ x
-        x = x + keys[(group + 1) % 3]
-        y = y + keys[(group + 2) % 3] + jnp.uint32(group + 1)
+        x, y = _four_rounds(keys, ROTATIONS[group % 2], group, x, y)
+    return x, y
+
+
+def _four_rounds(keys: Any, rotations: Any, group: Any, x: Array, y: Array) -> tuple[Array, Array]:
+    for r in rotations:
+        x = x + y
+        y = ((y << r) | (y >> (32 - r))) ^ x
+    x = x + keys[(group + 1) % 3]
+    y = y + keys[(group + 2) % 3] + jnp.asarray(group + 1, jnp.uint32)
     return x, y

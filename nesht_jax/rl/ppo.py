@@ -231,6 +231,6 @@ def _moments_of(numbers: Float[Array, "t e o"]) -> Moments:
 
 def _normalized(rewards: Float[Array, "t e"], moments: Moments) -> Float[Array, "t e"]:
     """Rewards over their standard deviation, clipped; the mean is left, whose sign counts."""
-    variance = moments.deviation[0] / moments.number
+    variance = moments.deviation[0] / jnp.maximum(moments.number, 1)
     scaled = rewards / jnp.sqrt(variance + 1e-3)
     return jnp.clip(scaled, -LARGEST_REWARD, LARGEST_REWARD)

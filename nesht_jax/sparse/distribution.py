@@ -57,7 +57,7 @@ def erdos_renyi_kernel(shapes: Shapes, keep: int) -> dict[str, int]:
     while True:
         rest = {name: shape for name, shape in shapes.items() if name not in dense}
         if not rest:
-            return dense
+            return {name: dense[name] for name in shapes}
         epsilon = (keep - sum(dense.values())) / sum(map(sum, rest.values()))
         # what a dense kernel cannot use, the others share; that may make another one dense
         full = {n: math.prod(s) for n, s in rest.items() if epsilon * sum(s) >= math.prod(s)}

@@ -133,6 +133,8 @@ def _quantile(sparsity: Share, stale: bool) -> Kept:
     """The published codes' rules: the bar is the β-quantile of |θ_t|, or of θ_{t+½} signed."""
 
     def kept(group: Group) -> list[Array]:
+        if not sum(x.size for x in group.after):
+            return [jnp.ones_like(x, bool) for x in group.after]
         chosen = [jnp.abs(x) for x in group.before] if stale else group.after
         bar = jnp.quantile(jnp.concatenate([x.ravel() for x in chosen]), sparsity)
         # not >=: among NaN the bar is NaN, which must not zero the policy

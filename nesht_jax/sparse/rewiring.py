@@ -191,7 +191,7 @@ def magnitude_pruning(
     Args:
         optimizer: any optax optimizer.
         keep: number of weights that live in the end, see ``Keep``.
-        begin: number of the first update, counted from 0, that drops any.
+        begin: number of the update, counted from 0, from which the share dropped grows from 0.
         end: number of the last, which always drops.
         every: updates from one of them to the next.
         living_only: see ``static``.
@@ -353,7 +353,10 @@ def _living_magnitudes(masks: Kernels, kernels: Kernels) -> Kernels:
 
 
 def _positive(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+    wide = x.astype(
+        jnp.promote_types(x.dtype, jnp.float32)
+    )  # whose numbers below tiny still differ
+    return jnp.maximum(wide, jnp.finfo(wide.dtype).tiny)
 
 
 def _uniform(key: Key[Array, ""], kernels: Kernels) -> Kernels:

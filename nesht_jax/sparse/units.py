@@ -51,7 +51,7 @@ class Units:
             return jnp.shape(leaf)
         (length, *_), names = jnp.shape(leaf), _names(path)
         rows = self.channels.get(names, length)
-        if length % rows:
+        if rows and length % rows:
             raise ValueError(f"{'/'.join(names)} has {length} rows, not those of {rows} channels")
         return (rows,)
 
@@ -118,7 +118,7 @@ def make_units(
 def row_energies(kernel: Float[Array, "..."], rows: int) -> Float[Array, " {rows}"]:
     """Sums, of every input or input channel, the squares of the weights that read it."""
     wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    return jnp.sum(jnp.square(wide).reshape(rows, -1), axis=1)
+    return jnp.sum(jnp.square(wide).reshape(rows, wide.size // max(1, rows)), axis=1)
 
 
 def spread(mask: Bool[Array, "..."], leaf: Array) -> Bool[Array, "..."]:

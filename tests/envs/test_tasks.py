@@ -37,6 +37,11 @@ def test_distractors_and_horizon_are_part_of_the_task():
     [
         ("probe/linear", {"distractors": -1}, "distractors must not be negative, got -1"),
         ("probe/linear", {"horizon": 0}, "horizon must be at least 1"),
+        (
+            "gymnax/Pendulum-v1",
+            {"options": {"max_steps_in_episode": 0}},
+            "gymnax/Pendulum-v1: its options cut episodes after 0 steps",
+        ),
         ("probe/linear", {"options": {"a": 1}}, "probe/linear has no options"),
         ("probe/liner", {}, "unknown task 'probe/liner'; did you mean probe/linear"),
         ("mujoco/hopper", {}, "unknown suite 'mujoco'"),

@@ -122,6 +122,23 @@ def test_shapes_and_dtypes_of_a_state_stay(dtypes):
     assert jax.tree.map(lambda x: x.dtype, updates) == jax.tree.map(lambda x: x.dtype, params)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_strong_numbers_leave_a_velocity_its_dtype(dtype):
+    params = {"a": jnp.ones(3, dtype)}
+    optimizer = clipup(jnp.float32(ALPHA), jnp.float32(0.9))
+    _, state = optimizer.update(params, optimizer.init(params))
+    assert state.velocity["a"].dtype == dtype
+
+
+def test_without_leaves_there_is_nothing_to_do():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}
+    assert clipup(ALPHA).update({}, clipup(ALPHA).init({}))[0] == {}
+    labels = {"kernel": "still", "bias": "still"}
+    chain = optax.partition({"moved": clipup(ALPHA), "still": optax.set_to_zero()}, labels)
+    updates, _ = chain.update(params, chain.init(params))
+    assert not any(np.any(x) for x in jax.tree.leaves(updates))
+
+
 def test_learners_side_by_side_are_each_alone():
     """Under ``vmap`` lengths are of one learner, and every learner may have its own step size."""
     sizes = jnp.array([0.1, 0.2, 0.5])

@@ -231,6 +231,30 @@ def test_the_state_alone_decides_what_comes_next():
     assert_same(tell_nes(state, -FITNESS), anew(restored, -FITNESS))
 
 
+def test_norms_of_half_precision_are_those_of_single():
+    def told(dtype):
+        params = {"kernel": jnp.full((400, 400), 2, dtype)}
+        algorithm = nesht(num_members=8, sigma=0.1, optimizer=optax.sgd(0.01))
+        members = jnp.arange(8.0)
+        return jax.jit(algorithm.tell)(algorithm.init(KEY, params), members)[1]
+
+    half, single = told(jnp.float16), told(jnp.float32)
+    for name in ("gradient_norm", "params_norm", "gradient_snr"):
+        np.testing.assert_allclose(getattr(half, name), getattr(single, name), rtol=1e-2)
+
+
+def test_params_of_one_number_are_trained_by_one_program():
+    algorithm = nesht(num_members=8, sigma=0.1, optimizer=optax.sgd(0.1))
+
+    def generation(state, _):
+        state, info = algorithm.tell(state, -jnp.sum(algorithm.ask(state)["a"] ** 2, 1))
+        return state, info.fitness_std
+
+    scanned = jax.jit(lambda state: jax.lax.scan(generation, state, length=20))
+    state, _ = scanned(algorithm.init(KEY, {"a": jnp.ones(1)}))
+    assert abs(float(state.params["a"][0])) < 0.2
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_an_update_keeps_every_shape_and_dtype(dtype):
     """So that a training run is a ``lax.scan``."""

@@ -204,6 +204,15 @@ def test_moments_leave_out_a_rollout_that_they_cannot_square(part):
     np.testing.assert_allclose(np.ravel(moments.deviation) / 12, sound.var(0).ravel(), rtol=1e-4)
 
 
+def test_a_first_rollout_of_huge_rewards_leaves_params_finite():
+    agent, told = agent_of(normalize_rewards=True), transitions(UNBOUNDED, 6)
+    state = agent.init(KEY)
+    for i in range(6):
+        huge = row(told, i)._replace(reward=jnp.full_like(row(told, i).reward, -1e20))
+        state, metrics = agent.learn(state, huge)
+    assert metrics["finite"] and all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
 def test_actions_are_drawn_around_what_the_policy_plays():
     task = task_of(3, (-2.0,), (4.0,))
     agent = agent_of(task)

@@ -32,6 +32,11 @@ def test_a_small_layer_is_dense_and_the_others_share_what_it_leaves():
     assert kept == {"wide": 400, "narrow": 20, "middle": 200}
 
 
+def test_kernels_come_in_the_order_that_they_were_given_in():
+    assert list(erdos_renyi_kernel({"a": (10, 10), "b": (1, 1)}, 101)) == ["a", "b"]
+    assert list(erdos_renyi_kernel({"a": (10, 10), "b": (1, 1)}, 50)) == ["a", "b"]
+
+
 @given(st.lists(SIZES, min_size=1, max_size=6), st.floats(0, 1))
 def test_the_sum_is_what_is_asked_for_and_no_layer_exceeds_its_size(sizes, share):
     shapes = {str(i): size for i, size in enumerate(sizes)}

@@ -495,3 +495,16 @@ def test_masked_moments_hand_on_what_the_optimizer_wants_besides():
         lambda *args: optimizer.update(*args, value=jnp.float32(1)), gradients(0), state, PARAMS
     )
     assert shapes_of(after) == shapes_of(state)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{}, {"rule": "stale_quantile"}, {"rule": "signed_quantile"}, {"unit": "row"}]
+)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_a_leaf_of_no_weights_is_left(chosen, shape):
+    params = {"empty": {"kernel": jnp.zeros(shape)}, "full": {"kernel": jnp.arange(6.0)[:, None]}}
+    optimizer = hard_thresholding(sparsity=0.5, scope="layer", **chosen)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert updates["empty"]["kernel"].shape == shape
+    kept = np.count_nonzero(params["full"]["kernel"] + updates["full"]["kernel"])
+    assert kept == 3

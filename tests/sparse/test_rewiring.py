@@ -193,6 +193,15 @@ def test_pruning_drops_the_smallest_of_the_weights_before_the_step():
     assert set(np.flatnonzero(alive)) == set(np.argsort(-abs(flat))[:6])
 
 
+def test_the_smallest_are_told_apart_in_half_precision():
+    params = {"k": jnp.array([[1e-5, 5e-5], [2e-5, 4e-5]], jnp.float16)}
+    optimizer = magnitude_pruning(optax.sgd(0.0), keep=2, begin=0, end=1, every=1)
+    state, still = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
+    for _ in range(2):
+        _, state = optimizer.update(still, state, params)
+    assert masks(state)["k"].tolist() == [[False, True], [False, True]]
+
+
 def test_one_number_is_of_all_kernels_together_and_biases_stay_dense():
     optimizer = rigl(optax.sgd(0.1), keep=9, key=KEY, every=2)
     for params, state in trained(optimizer, 5):
