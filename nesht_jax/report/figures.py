@@ -141,6 +141,7 @@ def _segments(axes: Axes, weights: list[int]) -> None:
     axes.bar(range(len(weights)), weights, color=["C0"] + ["C7"] * (len(weights) - 1))
     copies = len(weights) - 1
     axes.set(ylabel="weights kept")
+    axes.set_ylim(0, 1.05 * max(1, *weights))
     axes.set_xticks([0, (1 + copies) / 2], ["sensors", f"irrelevant inputs, ×{copies}"])
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
 

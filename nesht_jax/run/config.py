@@ -99,6 +99,8 @@ class Config(Section):
             raise ValueError("horizon_growth needs horizon, the steps of the first episodes")
         if self.shares is not None:
             self._check_shares(self.shares)
+        if self.out == "":
+            raise ValueError("out must name a folder, got an empty text")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         self._whole(0, "distractors", "seed")
@@ -106,6 +108,8 @@ class Config(Section):
             self._check_structure()
         if self.agent.name is not None:
             self._check_agent()
+        elif self.agent.learning_rate_decay:
+            raise ValueError("agent.learning_rate_decay is of an agent: set agent.name")
         if self.sparsity.has_masks and (self.sparsity.cuts or self.has_sparse_critics):
             self._check_within_run()
 

@@ -83,6 +83,8 @@ def _wanted(kind: Any) -> str:
         return f"{_wanted(kind)} or null"
     if origin is Literal:
         return "one of " + ", ".join(arguments)
+    if origin is tuple and get_origin(arguments[0]) is Literal:
+        return f"a list of {', '.join(get_args(arguments[0]))}"
     if origin is tuple:
         example = "[64, 64]" if arguments[0] is int else "[first, last]"
         return f"a list, as {example}"

@@ -102,3 +102,18 @@ def _newest(config: Config, first: RunState) -> Saved:
             stacklevel=2,
         )
     return saved
+
+
+def check_limits(folder: Path, config: Config) -> None:
+    """Refuses a config that would have ended the run in this folder earlier.
+
+    Raises:
+        ValueError: naming how far it has come.
+    """
+    log = folder / "metrics.jsonl"
+    rows = read_rows(log) if log.exists() else []
+    done = rows[-1].generation if rows else 0
+    if done > config.last_generation:
+        raise ValueError(f"{folder} has {done} generations, more than {config.last_generation}")
+    if config.steps is not None and sum(row.steps for row in rows[:-1]) >= config.steps:
+        raise ValueError(f"{folder} has more than {config.steps} steps")

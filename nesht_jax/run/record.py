@@ -42,8 +42,8 @@ class Metrics:
             same = False
         if not same:
             raise FileNotFoundError(
-                f"{self._path} or its folder was moved or removed while the run trained; it stops, "
-                "and nothing more is saved"
+                f"{self._path} or its folder was moved or removed while the run trained, or "
+                "another process went on with it; this one stops, and saves nothing more"
             )
 
     def append(self, row: Row) -> None:

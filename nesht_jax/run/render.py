@@ -80,7 +80,7 @@ def film(
     Raises:
         ValueError: if the run does not read or is not trusted, or nothing draws its task.
     """
-    check_steps(steps)
+    check_film(seed, steps)
     policy = load(folder, generation, trust=trust)
     return played(policy, Bars(policy).beside, seed=seed, steps=steps)
 
@@ -176,12 +176,14 @@ def multiple(size: int) -> int:
     return -(-size // 16) * 16
 
 
-def check_steps(steps: int | None) -> None:
-    """Refuses a film without steps.
+def check_film(seed: int, steps: int | None) -> None:
+    """Refuses a seed that is none, and a film without steps.
 
     Raises:
         ValueError: naming what it got.
     """
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
 

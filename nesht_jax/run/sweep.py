@@ -10,11 +10,11 @@ from rich.console import Console
 
 from nesht_jax.envs.episode_queue import STORED_ENTRIES, default_num_envs, most_envs
 from nesht_jax.envs.tasks import suite_of
-from nesht_jax.report.rows import read_rows
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.build import build_policy, build_task, traceable
 from nesht_jax.run.config import CHANGEABLE, Config
 from nesht_jax.run.fields import differences
+from nesht_jax.run.folder import check_limits
 from nesht_jax.run.result import Result
 from nesht_jax.run.train import go_together, prepared, start
 from nesht_jax.run.yaml import read_config
@@ -214,13 +214,7 @@ def has_begun(config: Config) -> bool:
         return False
     # nothing is made of what is there: its task must be that of the sweep
     _check_same(read_config(folder, trust=True), config)
-    log = folder / "metrics.jsonl"
-    rows = read_rows(log) if log.exists() else []
-    done = rows[-1].generation if rows else 0
-    if done > config.last_generation:
-        raise ValueError(f"{folder} has {done} generations, more than {config.last_generation}")
-    if config.steps is not None and sum(row.steps for row in rows[:-1]) >= config.steps:
-        raise ValueError(f"{folder} has more than {config.steps} steps")
+    check_limits(folder, config)
     return True
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nesht_jax.run.ambient import pinned
 from nesht_jax.run.load import load
 from nesht_jax.run.policies import read_arrays
-from nesht_jax.run.render import INK, PAPER, Film, Picture, check_steps, multiple, played
+from nesht_jax.run.render import INK, PAPER, Film, Picture, check_film, multiple, played
 
 WIDTH = 272
 """Pixels that each body is wide: three fit into a page of Markdown."""
@@ -47,7 +47,7 @@ def film_trials(
         ValueError: if the run does not read, is not trusted or keeps one evaluation only, or
             nothing draws its task.
     """
-    check_steps(steps)
+    check_film(seed, steps)
     arrays = read_arrays(folder)
     returns = dict(zip(arrays["generation"].tolist(), arrays["return"].tolist(), strict=True))
     if len(returns) == 1:

@@ -83,17 +83,23 @@ def _made(kind: type, given: Plain, prefix: str) -> Any:
     for key, value in given.items():
         section = hints(kind).get(key)
         if key not in {f.name for f in dataclasses.fields(kind)}:
-            raise unknown(f"{prefix}{key}")
+            raise unknown(f"{prefix}{key}", is_section=isinstance(value, Mapping))
         if dataclasses.is_dataclass(section) and isinstance(value, Mapping):
             value = _made(section, dict(value), f"{prefix}{key}.")  # pyright: ignore[reportArgumentType]
         values[key] = checked(kind, key, value, prefix)
     return kind(**values)
 
 
-def unknown(option: str) -> ValueError:
+def unknown(option: str, *, is_section: bool = False) -> ValueError:
     """The error for a setting that does not exist; common names are answered with ours."""
-    ours = synonym(option)
-    hint = f"here it is called {ours}" if ours else nearest(option, leaves(Config))
+    ours, section, _, name = synonym(option), *option.partition(".")
+    valid = leaves(Config)
+    if option in valid:
+        hint = f"name its section, as in {section}={{{name!r}: ...}}"
+    elif is_section:
+        hint = nearest(option, {leaf.partition(".")[0] for leaf in valid if "." in leaf})
+    else:
+        hint = f"here it is called {ours}" if ours else nearest(option, valid)
     return ValueError(f"unknown option {option!r}; {hint}")
 
 

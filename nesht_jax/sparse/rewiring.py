@@ -353,9 +353,7 @@ def _living_magnitudes(masks: Kernels, kernels: Kernels) -> Kernels:
 
 
 def _positive(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    wide = x.astype(
-        jnp.promote_types(x.dtype, jnp.float32)
-    )  # whose numbers below tiny still differ
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # or those below tiny would be equal
     return jnp.maximum(wide, jnp.finfo(wide.dtype).tiny)
 
 

@@ -37,6 +37,15 @@ def complaint(capsys, *argv):
         (["trian"], "unknown command 'trian'; did you mean train"),
         (["train"], "name a task, as in `nesht train Hopper-v5`"),
         (["train", "nowhere.yaml"], "there is no file nowhere.yaml"),
+        (["train", "probe/linear", "--out", ""], "out must name a folder, got an empty text"),
+        (
+            ["train", "probe/linear", "--search.space", "[edge]"],
+            "search.space must be a list of colors, edges, mask, activations, got ['edge']",
+        ),
+        (
+            ["train", "probe/linear", "--agent.learning_rate_decay"],
+            "agent.learning_rate_decay is of an agent: set agent.name",
+        ),
         (["train", "Hoper-v5"], "unknown task 'Hoper-v5'; did you mean Hopper-v5"),
         (["train", "Hopper-v5", "Ant-v5"], "one task a run, got Hopper-v5 and Ant-v5"),
         (["train", "--env=Hopper-v5"], "unknown option 'env'; here it is called task"),
@@ -103,6 +112,40 @@ def test_a_folder_that_is_no_run(capsys, tmp_path):
 def test_a_resumed_run_keeps_its_config(capsys, probe_run):
     said = complaint(capsys, "train", f"--resume={probe_run.folder}", "--algorithm.sigma=0.5")
     assert "keeps its config but for generations, steps, track; got algorithm.sigma" in said
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (["--generations", "11"], "has 12 generations, more than 11"),
+        (["--steps", "100"], "has more than 100 steps"),
+    ],
+)
+def test_a_limit_that_is_passed_is_refused_and_the_saved_one_stays(
+    capsys, probe_run, limit, message
+):
+    before = (probe_run.folder / "config.yaml").read_text()
+    assert message in complaint(capsys, "train", "--resume", str(probe_run.folder), *limit)
+    assert (probe_run.folder / "config.yaml").read_text() == before
+
+
+def test_a_new_limit_takes_the_place_of_the_old(capsys, finished):
+    done = sum(row.steps for row in read_rows(finished.folder / "metrics.jsonl"))
+    limit = done + 1
+    assert main(["train", "--resume", str(finished.folder), "--steps", str(limit)]) == 0
+    assert sum(row.steps for row in read_rows(finished.folder / "metrics.jsonl")) >= limit
+    assert read(finished.folder / "config.yaml").get("generations") is None
+
+
+def test_one_episode_has_no_interval(capsys, probe_run):
+    assert main(["eval", str(probe_run.folder), "--episodes", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "none" in told and "nan" not in told
+
+
+def test_a_report_of_a_run_and_itself_is_refused(capsys, probe_run):
+    folder = str(probe_run.folder)
+    assert "a run is named twice" in complaint(capsys, "report", folder, folder + "/")
 
 
 def test_eval_refuses_a_task_of_other_sizes(capsys, probe_run):

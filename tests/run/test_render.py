@@ -168,6 +168,7 @@ def test_mp4_is_written_as_fast_as_life(tmp_path):
     [
         (["--out=film.avi"], "a film ends in .webp, .gif, .mp4, got film.avi"),
         (["--steps=0"], "steps must be at least 1, got 0"),
+        (["--seed=-1"], "seed must be at least 0, got -1"),
         ([], "nothing draws probe/linear"),
         (["--sed=1"], "unknown option 'sed'; did you mean seed"),
         (["--grid", "--generation=4"], "--grid chooses its generations: leave out --generation"),

@@ -199,7 +199,7 @@ def test_the_smallest_are_told_apart_in_half_precision():
     state, still = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
     for _ in range(2):
         _, state = optimizer.update(still, state, params)
-    assert masks(state)["k"].tolist() == [[False, True], [False, True]]
+    assert state.sparse.mask["k"].tolist() == [[False, True], [False, True]]
 
 
 def test_one_number_is_of_all_kernels_together_and_biases_stay_dense():

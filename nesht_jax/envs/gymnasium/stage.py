@@ -43,7 +43,10 @@ def make_stage(task: Task, distractors: HostDistractors, *, seed: int) -> HostSt
     """
     _find_opengl()
     name = task.name.partition("/")[2].rpartition(":")[2]
-    simulator = make(name, task.options | DRAWN).simulator
+    try:
+        simulator = make(name, task.options | DRAWN).simulator
+    except ValueError as error:  # without these options it was made
+        raise ValueError(f"{task.name} draws no pictures: {error}") from error
     task = dataclasses.replace(task, simulator=simulator)
     env, pool = simulator.take_one(), SyncPool()
     _follow(env)

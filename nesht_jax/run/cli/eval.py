@@ -105,12 +105,13 @@ def _print_table(given: argparse.Namespace, scores: "RunScore") -> int:
     played = {"with threshold": (scores.thresholded, scores.thresholded_sparsity)}
     if scores.center is not None and scores.center_sparsity is not None:
         played["without threshold"] = scores.center, scores.center_sparsity
+    alone = given.episodes == 1  # has no standard error
     for name, (score, sparsity) in played.items():
         table.add_row(
             name,
             f"{score.mean:.1f}",
-            f"{score.standard_error:.1f}",
-            f"{score.low:.1f} … {score.high:.1f}",
+            "none" if alone else f"{score.standard_error:.1f}",
+            "none" if alone else f"{score.low:.1f} … {score.high:.1f}",
             f"{sparsity:.3f}",
             f"{score.steps:.0f}",
         )

@@ -60,7 +60,7 @@ def _print(made: "Exported") -> int:
     if made.card is not None:
         print(f"{made.card}: its card")
     print(f"reads {', '.join(made.sensors) or 'nothing'}")
-    arrays = "" if made.how else " of its arrays, as nothing here runs the file"
+    arrays = "" if made.how else " of its arrays, as nothing here runs a file of this kind and size"
     print(f"checked: largest difference {made.difference:.1e} on 256 observations{arrays}")
     if made.seconds is not None:
         dense = made.dense_seconds if sparse else None

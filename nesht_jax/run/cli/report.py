@@ -34,6 +34,8 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     given, leftover = parser.parse_known_args(argv)
     refuse_unknown(leftover, parser)
     folders = [run_folder(run) for run in given.runs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"a run is named twice in {', '.join(map(str, given.runs))}")
     for folder in folders:
         read_config(folder, trust=given.trust)
     if given.episodes < 2:

@@ -104,15 +104,22 @@ def _asked(folder: Path, given: argparse.Namespace, *, alone: bool) -> Config:
 
 def _continued(folder: Path, given: argparse.Namespace) -> Config:
     """The config of a run, with the changes to it that are asked for."""
+    from nesht_jax.run.folder import check_limits
+
     # who names the task trusts its module; another than the run's is refused below
     saved = read_config(folder, trust=given.trust or "task" in given)
     if given.settings:
         raise ValueError(f"a resumed run keeps its config; got {', '.join(given.settings)}")
-    asked = config_of(merge(dataclasses.asdict(saved), given_settings(given)))
+    settings, kept = given_settings(given), dataclasses.asdict(saved)
+    decays = saved.agent.learning_rate_decay
+    if {"generations", "steps"} & {*settings} and not decays:
+        kept |= {"generations": None, "steps": None}  # a new limit takes the place of the old
+    asked = config_of(merge(kept, settings))
     changed = differences(saved, asked)
-    if "steps" in changed and saved.agent.learning_rate_decay:
+    if "steps" in changed and decays:
         raise ValueError("steps cannot change where agent.learning_rate_decay ends with them")
     if not {*changed} <= {*CHANGEABLE}:
         names, but = ", ".join(changed), ", ".join(CHANGEABLE)
         raise ValueError(f"a resumed run keeps its config but for {but}; got {names}")
+    check_limits(folder, asked)
     return asked
