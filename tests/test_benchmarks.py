@@ -168,6 +168,7 @@ def test_agents_are_told_as_a_share_of_what_dense_ones_gain(monkeypatch):
     assert (both["seeds"], both["last_iqm"]) == (1, "")
 
 
+@pytest.mark.slow
 def test_actor_and_critic_share_what_lives(monkeypatch):
     """Counted in first weights, those that are not 0, beside sizes told by hand."""
     monkeypatch.syspath_prepend(FOLDER)
@@ -235,6 +236,7 @@ def test_bad_input_is_told_before_anything_is_trained(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_all_that_is_known_of_an_input_moves_with_it(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
     move_inputs = runpy.run_path(str(SCRIPTS["moved"]))["move_inputs"]

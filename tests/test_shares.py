@@ -39,6 +39,7 @@ def found():
 # ------------------------------------------------------------------------------ on eight devices
 
 
+@pytest.mark.slow
 def test_the_sum_over_devices_has_the_bits_of_the_tree(found):
     assert len(found["sums"]) == 12
     assert all(found["sums"].values())
@@ -119,6 +120,7 @@ def two_ways(shares, *, num_members=16, rank=None, mirrored=True):
     return evaluations, updates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [1, 2, 4, 8])
 def test_shares_play_what_the_whole_plays(shares):
     (in_shares, whole), _ = two_ways(shares)
@@ -126,6 +128,7 @@ def test_shares_play_what_the_whole_plays(shares):
     np.testing.assert_array_equal(in_shares.steps, whole.steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [None, 1])
 @pytest.mark.parametrize("mirrored", [True, False])
 @pytest.mark.parametrize("shares", [2, 8])
@@ -135,6 +138,7 @@ def test_the_gradient_in_shares_is_the_gradient(shares, mirrored, rank):
         np.testing.assert_allclose(ours, plain, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_moments_of_shares_are_those_of_all_observations():
     task = make_task("probe/linear", horizon=7)
     policy = make_policy(task)._replace(uses_moments=True)

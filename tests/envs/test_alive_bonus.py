@@ -100,6 +100,7 @@ HOSTS = [pytest.param("envpool", marks=needs_envpool), "gymnasium"]
 # ------------------------------------------------------------------------ fitness without the bonus
 
 
+@pytest.mark.slow
 def test_every_step_of_an_episode_costs_the_bonus():
     task = dataclasses.replace(make_task("probe/countdown"), alive_bonus=0.5)
     policy = make_policy(task, normalize=by_running_moments())
@@ -112,6 +113,7 @@ def test_every_step_of_an_episode_costs_the_bonus():
     jax.tree.map(np.testing.assert_array_equal, bare._replace(fitness=0), paid._replace(fitness=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", HOSTS)
 def test_every_step_of_a_host_simulator_costs_its_bonus(suite):
     task = make_task(f"{suite}/Hopper-v5", horizon=15, options={"healthy_reward": 2.5})
@@ -123,6 +125,7 @@ def test_every_step_of_a_host_simulator_costs_its_bonus(suite):
     np.testing.assert_array_equal(bare.steps, paid.steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["probe/countdown", "gymnasium/CartPole-v1"])
 def test_without_a_bonus_fitness_is_what_it_was(name):
     task = make_task(name)
@@ -139,6 +142,7 @@ ROBOTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "bonus"), [*ROBOTS, told("brax/hopper", 1.0, marks=brax)]
 )
@@ -161,6 +165,7 @@ def test_a_fall_costs_the_same_whether_or_not_its_step_is_paid(name, options, bo
         np.testing.assert_allclose(lost, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "horizon"),
     [
@@ -177,6 +182,7 @@ def test_an_episode_is_over_where_it_terminates_or_at_the_horizon(name, horizon)
     np.testing.assert_array_equal(played.steps, np.where(at > 0, at, horizon).sum(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bonus", [0.5, 0.0])
 def test_each_fall_of_a_member_costs_what_it_missed(bonus):
     task = dataclasses.replace(make_task("probe/countdown"), alive_bonus=bonus)

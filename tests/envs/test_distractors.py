@@ -196,6 +196,7 @@ def test_rows_that_are_kept_go_on(kind):
     np.testing.assert_array_equal(went_on, whole.draw(np.random.SFC64(2), chosen, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "scaled", "slow", "marginal", "replayed"])
 @pytest.mark.parametrize("suite", ["gymnasium", "envpool"])
 def test_suites_show_every_kind(suite, kind):
@@ -212,6 +213,7 @@ def test_suites_show_every_kind(suite, kind):
     np.testing.assert_allclose(spread[1:].mean(0), expected * np.ones(4), rtol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["gymnasium/Pendulum-v1", "envpool/Hopper-v5", "gymnax/Pendulum-v1"]
 )

@@ -86,6 +86,7 @@ def pool_seeds(seed, count):
     return (np.random.SeedSequence(seed).generate_state(count) >> 1).tolist()
 
 
+@pytest.mark.slow
 def test_equals_one_environment_at_a_time():
     """Also the proof against the float64 trap: bare float64 pools say the same."""
     assert not jax.config.jax_enable_x64
@@ -279,6 +280,7 @@ class Broken(suite.EnvpoolVector):
         return shown, reward, *ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "number"),
     [("shown", np.nan), ("shown", -np.inf), ("shown", 1e300), ("paid", np.nan), ("paid", np.inf)],
@@ -341,6 +343,7 @@ def test_a_large_population_plays_in_parts(monkeypatch, parts):
         np.testing.assert_allclose(played.observed.mean, expected.observed.mean, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAYED)
 def test_seek_is_the_call_that_would_have_been(name):
     task = make_task(f"envpool/{name}", distractors=2, horizon=150)
@@ -543,6 +546,7 @@ def test_every_listed_task_plays(name):
     assert np.isfinite(played.fitness).all() and (played.steps <= 5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", ["0", "1"])
 def test_float64_trap(x64):
     """Hundreds of steps in either precision mode neither corrupt memory nor differ in lengths."""

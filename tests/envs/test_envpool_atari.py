@@ -108,6 +108,7 @@ def test_an_episode_ends_with_the_game_and_not_with_a_life(monkeypatch):
     assert lives.index(0) == int(played.steps[0])  # the first are those of the reset
 
 
+@pytest.mark.slow
 def test_seek_is_the_call_that_would_have_been_where_steps_are_random():
     """Actions that are repeated at random draw from the emulator's random state in every step."""
     task = game("Breakout", horizon=300, options={**RAM, "repeat_action_probability": 0.5})
@@ -144,6 +145,7 @@ def shown(name, options, *, distractors=0, horizon=3):
     return np.array(seen).reshape(horizon, 2, -1)
 
 
+@pytest.mark.slow
 def test_the_policy_is_shown_the_frames_of_the_pool():
     seen = shown("Pong", {"noop_max": 5})
     for slot, seed in enumerate(pool_seeds(5, 2)):
@@ -173,6 +175,7 @@ def test_a_golden_record_of_what_is_shown(name, options, digest):
     assert hashlib.sha256(seen.tobytes()).hexdigest()[:16] == digest
 
 
+@pytest.mark.slow
 def test_distractors_are_as_many_uniform_bytes_again():
     seen = shown("Pong", {}, distractors=2, horizon=8)
     size = 4 * 84 * 84
@@ -192,6 +195,7 @@ def test_bytes_do_not_know_their_neighbours():
         assert abs(np.corrcoef(drawn[lag:], drawn[:-lag])[0, 1]) < 5 / np.sqrt(drawn.size)
 
 
+@pytest.mark.slow
 def test_a_convolutional_policy_plays():
     task = game(horizon=12)
     policy = make_policy(task, convolutions=CONVOLUTIONS["dqn2013"])
@@ -226,6 +230,7 @@ def test_options_change_the_sizes(options, size, actions):
     assert task.image_shape is None or np.prod(task.image_shape) == size
 
 
+@pytest.mark.slow
 def test_a_border_of_noise_lies_around_the_frames():
     options = {"noop_max": 5}
     plain = shown("Pong", options).reshape(3, 2, 4, 84, 84)
@@ -237,6 +242,7 @@ def test_a_border_of_noise_lies_around_the_frames():
     assert game(options={"border": 6}).image_shape == (4, 96, 96)
 
 
+@pytest.mark.slow
 def test_pixel_noise_is_gaussian_in_whole_numbers_and_cut():
     """Independent at every pixel and step; bytes far from their bounds show its deviation."""
     plain = shown("Pong", {}, horizon=8).astype(int)
@@ -266,6 +272,7 @@ def test_reference_observations_are_the_first_steps_of_random_actions():
     assert len(np.unique(made[:, :size], axis=0)) > 30  # the game goes on
 
 
+@pytest.mark.slow
 def test_virtual_batch_normalization_plays_and_each_member_has_its_own():
     task = game(horizon=12)
     reference = reference_observations(task, number=8, seed=0)

@@ -71,6 +71,7 @@ def plain_returns(task, stacked, *, pairs=False, to_action):
     return np.array(totals), np.array(lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [True, False])
 def test_scores_equal_one_environment_at_a_time(pairs):
     task = make_task(CARTPOLE, distractors=2)
@@ -197,6 +198,7 @@ def test_the_horizon_may_be_shorter_or_longer_than_the_tasks_own(horizon):
     assert (played.steps == horizon).all()
 
 
+@pytest.mark.slow
 def test_a_call_is_a_function_of_its_key():
     task = make_task(CARTPOLE, distractors=1)
     policy = make_policy(task, normalize=by_running_moments())
@@ -221,6 +223,7 @@ def test_a_call_is_a_function_of_its_key():
     )
 
 
+@pytest.mark.slow
 def test_moments_count_living_observations_and_distractors_are_standard_normal():
     distractors, errors = 20, 5
     task = make_task(CARTPOLE, distractors=distractors)

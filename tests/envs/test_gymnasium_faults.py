@@ -268,6 +268,7 @@ def test_an_image_is_shown_channels_first(shape, image_shape):
     np.testing.assert_allclose(seen, image.ravel() / 255, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_convolutions_play_an_image_with_its_distractors():
     convolution = importlib.import_module("nesht_jax.policy.convolution").Convolution
     task = bug("Image", distractors=1)

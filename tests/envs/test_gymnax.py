@@ -128,6 +128,7 @@ def still(name, horizon):
 SHORT = [pytest.param(steps, marks=pytest.mark.slow) for steps in (None, 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizon", [*SHORT, 230])
 def test_the_horizon_may_be_longer_than_the_tasks_own_clock(horizon):
     assert (still("gymnax/Pendulum-v1", horizon).steps == (horizon or 200)).all()

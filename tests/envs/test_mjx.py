@@ -188,6 +188,7 @@ def trajectory(env, seed, *, steps, reset_every, hold):
         env.step(action)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_step_is_gymnasiums(name, stepper):
     env, other = gym(name), gym(name)
@@ -415,6 +416,7 @@ def moments(x):
     return powers.mean(1), powers.var(1) / len(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IDS)
 def test_reset_noise_is_gymnasiums(name):
     """Against as many resets of Gymnasium: four moments of every coordinate and all correlations
@@ -442,6 +444,7 @@ def test_reset_noise_is_gymnasiums(name):
     assert np.all(np.abs(np.abs(ours).max(0) - reach)[bounded] < 0.1 * reach[bounded])
 
 
+@pytest.mark.slow
 def test_reset_places_objects_where_gymnasium_does():
     keys = jax.random.split(jax.random.key(0), 4000)
     for name, low, high in [("reacher", 0.0, 0.2), ("pusher", 0.17, 0.37)]:
@@ -472,6 +475,7 @@ def test_observations_are_gymnasiums_of_the_same_data(name):
     np.testing.assert_allclose(seen, env._get_obs(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_reset_feeds_step_feeds_step_with_one_compilation(stepper):
     task, step = suite.make(FAST, {}), stepper(FAST)
     state, _ = jax.jit(jax.vmap(task.simulator.reset))(jax.random.split(jax.random.key(1), BATCH))

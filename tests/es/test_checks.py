@@ -41,6 +41,7 @@ def test_complex_fitness_is_refused():
         algorithm.tell(algorithm.init(KEY, jnp.zeros(3)), FITNESS.astype(complex))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.int64, np.float64, jnp.float16, jnp.bfloat16])
 def test_fitness_of_any_real_dtype_is_single_precision(dtype):
     algorithm = algorithm_of()
@@ -52,6 +53,7 @@ def test_fitness_of_any_real_dtype_is_single_precision(dtype):
     assert info.fitness_mean.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_fitness_beyond_32_bits_is_not_wrapped():
     algorithm = algorithm_of(num_members=2)
     state = algorithm.init(KEY, jnp.zeros(3))
@@ -218,6 +220,7 @@ def test_a_state_that_begins_at_infinity_is_no_failure():
 # --------------------------------------------------------------------------------- dead weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [True, False])
 @pytest.mark.parametrize("explore", [1, 0.0])
 def test_dead_weights_are_perturbed_unless_a_support_leaves_them_out(explore, mirrored):
@@ -251,6 +254,7 @@ def one_generation(params):
     return members, state.params, info.gradient_norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 2), (5,), ()])
 def test_double_precision_as_a_default_changes_nothing(shape):
     params = jnp.ones(shape, jnp.float32)
@@ -263,6 +267,7 @@ def test_double_precision_as_a_default_changes_nothing(shape):
     np.testing.assert_array_equal(plain[0], double[0])
 
 
+@pytest.mark.slow
 def test_params_in_double_precision_stay_so():
     with jax.enable_x64(True):
         _, params, _ = one_generation(jnp.ones(5, jnp.float64))

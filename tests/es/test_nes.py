@@ -58,6 +58,7 @@ FITNESS = jnp.array([3.0, -1.0, 0.5, 8.0, 2.0, 2.0, -6.0, 1.0])
 # ----------------------------------------------------------------------------------- the members
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_all_members_are_each_member_alone(mirrored):
     algorithm = algorithm_of(mirrored=mirrored)
@@ -89,6 +90,7 @@ def test_of_sigma_per_output_each_of_f_weights_has_its_root():
     assert_same(halved.ask(state_of(halved)), whole.ask(state_of(whole)), _close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explore", [0.0, 0.5])
 def test_sigma_per_output_is_that_of_the_output_whatever_is_perturbed(explore):
     """At inputs of 1, over many members, of a layer whose support changes from output to output."""
@@ -109,6 +111,7 @@ def test_sigma_per_output_is_that_of_the_output_whatever_is_perturbed(explore):
     np.testing.assert_allclose(outputs.std(0), 0.3, atol=4 * 0.3 / 64)
 
 
+@pytest.mark.slow
 def test_the_step_is_of_sigma_and_not_of_how_many_weights_share_it():
     per_output = algorithm_of(sigma_per="output")
     a, _ = NES.tell(state_of(NES), FITNESS)
@@ -131,6 +134,7 @@ def test_a_low_rank_member_is_the_center_and_sigma_times_its_factors(mirrored, d
     _close(member["bias"], WIDE["bias"] + sign * 0.3 * noise["bias"])
 
 
+@pytest.mark.slow
 def test_a_low_rank_member_acts_as_its_product_does():
     """The policy on the factors, under vmap, against the policy on the member multiplied out."""
     bound = np.ones(2, np.float32)
@@ -203,6 +207,7 @@ def test_an_update_is_the_published_formula(mirrored):
         np.testing.assert_allclose(after.params[name], center + 0.7 * step, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_nesht_is_nes_with_one_more_transformation():
     dense, _ = tell_nes(state_of(NES), FITNESS)
     algorithm = algorithm_of(optax.chain(optax.adam(0.1), hard_thresholding(keep=3)))
@@ -282,6 +287,7 @@ def test_sigma_may_be_a_schedule_from_generation_zero():
         assert_same(shift, jax.tree.map(lambda x, r=ratio: r * x, unit), _close)
 
 
+@pytest.mark.slow
 def test_moments_of_the_generation_are_merged():
     rows = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
     halves = [Moments.of_batch(rows, jnp.arange(20) // 10 == half) for half in (0, 1)]
@@ -334,6 +340,7 @@ def test_when_all_fail_the_center_stays():
     assert info.failed == MEMBERS
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_skipped():
     optimizer = optax.chain(optax.adam(0.1), hard_thresholding(keep=3))
     algorithm = algorithm_of(optimizer, sigma=0.01, shaping=identity)
@@ -432,6 +439,7 @@ def test_a_sweep_over_seeds_and_k_is_the_single_runs_and_one_trace():
         assert_same(row(info, (s, i)), alone_info, _close)
 
 
+@pytest.mark.slow
 def test_a_generation_counts_its_steps_and_gathers_what_its_policies_saw():
     state, info = single_run(KEY, jnp.int32(5))
     assert info.steps.tolist() == info.simulated_steps.tolist() == [6 * 10] * 4

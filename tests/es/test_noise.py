@@ -35,6 +35,7 @@ def alone(direction, params=PARAMS):
     return np.concatenate([np.ravel(e) for e in jax.tree.leaves(noise)])
 
 
+@pytest.mark.slow
 def test_a_direction_drawn_alone_has_the_bits_it_has_under_vmap_and_jit():
     together = drawn(range(16))
     for direction in (0, 1, 15):
@@ -48,6 +49,7 @@ def test_chunks_and_their_order_leave_the_bits(chunk):
     np.testing.assert_array_equal(drawn(range(16)), np.concatenate([parts[s] for s in starts]))
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_the_bits_of_one(tmp_path):
     script = """
 import sys
@@ -164,6 +166,7 @@ def draw_low_rank(directions):
     return jnp.einsum("nir,nor->nio", epsilon.a, epsilon.b)
 
 
+@pytest.mark.slow
 def test_only_a_matrix_with_more_entries_than_its_factors_is_low_rank():
     params = {"wide": jnp.zeros(SHAPE), "thin": jnp.zeros((20, 2)), "bias": jnp.zeros(100)}
     noise = perturbation(KEY, 0, params, rank=RANK)

@@ -120,6 +120,7 @@ def assert_is(policy, expected, shape, **tolerances):
     np.testing.assert_allclose(acted, jax.jit(expected)(params, image), **tolerances)
 
 
+@pytest.mark.slow
 def test_a_convolutional_policy_is_that_of_lax():
     def expected(params, x):
         for i, (_, size, stride) in enumerate(CONVOLUTIONS["nature"]):
@@ -130,6 +131,7 @@ def test_a_convolutional_policy_is_that_of_lax():
     assert_is(convolutional("nature", hidden=(16,)), expected, IMAGE, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_residual_sections_are_those_of_impala():
     def expected(params, x):
         numbers = iter(range(10))
@@ -151,6 +153,7 @@ def test_residual_sections_are_those_of_impala():
     assert_is(policy, expected, shape, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [Convolution(8, 8, 4), Residual(4)])
 def test_members_in_a_batch_act_as_they_do_alone(part):
     """On a CPU a batch is a loop; the center is shared, as with low rank, or each has its own."""

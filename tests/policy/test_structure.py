@@ -43,6 +43,7 @@ def all_of(tree, value=True):
     return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value), tree)
 
 
+@pytest.mark.slow
 def test_toeplitz_kernels_are_scipys():
     structure = make_structure(POLICY.layers, "toeplitz")
     theta = theta_of(structure)
@@ -140,6 +141,7 @@ def test_theta_begins_at_zero_where_a_linear_policy_does(kernel):
     assert not any(leaf.any() for leaf in jax.tree.leaves(theta))
 
 
+@pytest.mark.slow
 def test_units_have_the_functions_that_are_chosen():
     policy = policy_of((11,), activation=None)
     structure = make_structure(policy.layers)

@@ -67,6 +67,7 @@ def leaves(state):
     return [plain(leaf) for leaf in jax.tree.leaves(state)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_resumed_agent_is_the_uninterrupted_one_bit_for_bit(name, tmp_path, quiet):
     whole = train(small(name, out=str(tmp_path / "whole")), console=quiet)
@@ -78,6 +79,7 @@ def test_a_resumed_agent_is_the_uninterrupted_one_bit_for_bit(name, tmp_path, qu
     assert whole.rows[-1].agent and all(row.steps for row in whole.rows[1:])
 
 
+@pytest.mark.slow
 def test_a_run_of_an_agent_is_a_run_as_every_other(run):
     policy = load(run.folder)
     kernels = [np.asarray(layer["kernel"]) for layer in policy.params.values()]
@@ -94,6 +96,7 @@ def test_a_run_of_an_agent_is_a_run_as_every_other(run):
     assert made.difference < 1e-5 and made.weights <= weights
 
 
+@pytest.mark.slow
 def test_the_policy_of_sac_is_exported_without_its_deviations(tmp_path, quiet):
     done = train(small("sac", generations=1, out=str(tmp_path / "run")), console=quiet)
     made = export(done.folder, "numpy")
@@ -101,6 +104,7 @@ def test_the_policy_of_sac_is_exported_without_its_deviations(tmp_path, quiet):
     assert load(done.folder)(np.ones(3, np.float32)).shape == (1,)
 
 
+@pytest.mark.slow
 def test_actor_and_critics_are_sparse_apart():
     task, settings = CASES["sac"]
     agent = DQN["agent"] | {"critic_fraction": 0.5}
@@ -122,6 +126,7 @@ def test_actor_and_critics_are_sparse_apart():
     assert sum(k.sum() for k in kernels) == sum(k.size for k in kernels) * 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dqn", "sac", "ppo"])
 def test_first_weights_of_sparse_agents(name):
     task, settings = CASES[name]
@@ -152,6 +157,7 @@ def test_first_weights_of_sparse_agents(name):
         ).any()
 
 
+@pytest.mark.slow
 def test_an_agent_on_a_host_simulator_learns_and_goes_on(tmp_path, quiet):
     config = replace(small("dqn", generations=2), task="gymnasium/CartPole-v1")
     config = replace(config, out=str(tmp_path / "run"))
@@ -162,6 +168,7 @@ def test_an_agent_on_a_host_simulator_learns_and_goes_on(tmp_path, quiet):
     assert leaves(again.state) != leaves(first.state)
 
 
+@pytest.mark.slow
 def test_the_preset_plays_in_envpool_too(tmp_path, quiet):
     pytest.importorskip("envpool", reason="envpool has no wheel for this machine")
     config = small("sac", generations=1, out=str(tmp_path / "run"))
@@ -169,6 +176,7 @@ def test_the_preset_plays_in_envpool_too(tmp_path, quiet):
     assert done.rows[-1].evaluation.episodes == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["gymnasium", "envpool"])
 def test_an_agent_on_a_host_simulator_sees_distractors(suite, tmp_path, quiet):
     pytest.importorskip(suite, reason=f"{suite} has no wheel for this machine")
@@ -179,6 +187,7 @@ def test_an_agent_on_a_host_simulator_sees_distractors(suite, tmp_path, quiet):
     assert int(done.state.agent.steps) == 200
 
 
+@pytest.mark.slow
 def test_a_resumed_run_cannot_move_the_end_of_its_learning_rate(tmp_path, capsys):
     out = str(tmp_path / "run")
     words = (
@@ -191,6 +200,7 @@ def test_a_resumed_run_cannot_move_the_end_of_its_learning_rate(tmp_path, capsys
     assert "steps cannot change where agent.learning_rate_decay" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_an_agent_diverges(tmp_path, quiet):
     lost = small("dqn", generations=1, optimizer={"learning_rate": 1e30})
     kept = small("dqn", generations=1)
@@ -205,6 +215,7 @@ WORDS = (
 )
 
 
+@pytest.mark.slow
 def test_the_command_of_a_sweep_leaves_out_what_diverges(tmp_path, capsys):
     out = tmp_path / "sweep"
     rates = "--optimizer.learning_rate=1e30,0.001"
@@ -214,12 +225,14 @@ def test_the_command_of_a_sweep_leaves_out_what_diverges(tmp_path, capsys):
     assert "0.001" in table and "1e+30" not in table
 
 
+@pytest.mark.slow
 def test_a_sweep_of_which_nothing_is_left_says_so(tmp_path, capsys):
     rates = "--optimizer.learning_rate=1e30,1e31"
     assert main(["sweep", *WORDS.split(), rates, f"--out={tmp_path / 'sweep'}"]) == 1
     assert "every agent diverged: there is nothing to compare" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trial_of_which_one_seed_diverges_has_no_score(tmp_path, monkeypatch):
     """The mean of the others would speak for what diverges on most of its seeds."""
     pytest.importorskip("optuna")
@@ -238,6 +251,7 @@ def test_a_trial_of_which_one_seed_diverges_has_no_score(tmp_path, monkeypatch):
     assert scores == [None]
 
 
+@pytest.mark.slow
 def test_what_ppo_sees_is_clipped_as_the_policy_says(tmp_path, quiet):
     _, settings = CASES["ppo"]
     policy = settings["policy"] | {"clip": 0.5}
@@ -246,11 +260,13 @@ def test_what_ppo_sees_is_clipped_as_the_policy_says(tmp_path, quiet):
     assert export(done.folder, "numpy").difference < 1e-5
 
 
+@pytest.mark.slow
 def test_seeds_of_a_sweep_are_trained_one_after_another(tmp_path, quiet):
     runs = list(sweep([small("dqn", generations=1)], seeds=[0, 1], folder=tmp_path, console=quiet))
     assert [config.seed for config, _ in runs] == [0, 1]
 
 
+@pytest.mark.slow
 def test_an_agent_that_diverges_ends_in_a_sentence_and_keeps_its_checkpoint(tmp_path, capsys):
     out = tmp_path / "run"
     words = (
@@ -355,5 +371,6 @@ def test_its_name(changes, name):
     assert small("dqn", **changes).method == name
 
 
+@pytest.mark.slow
 def test_the_config_says_which_kind_of_algorithm_runs():
     assert isinstance(build(small("dqn")).algorithm, Agent)

@@ -65,6 +65,7 @@ def test_the_digest_sees_every_value_name_and_shape():
     assert digest(jax.tree.map(jax.numpy.asarray, state), 1, "x") == made[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SEARCHES, *METHODS])
 def test_every_kind_of_state_comes_back_from_a_checkpoint(name, tmp_path):
     config = (SEARCHES | METHODS)[name]
@@ -82,6 +83,7 @@ def test_every_kind_of_state_comes_back_from_a_checkpoint(name, tmp_path):
 # ------------------------------------------------------------------------- damage, and what helps
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_is_loaded(probe, quiet):
     """Of 60 flips where the newest checkpoint has its arrays none gives a state never saved."""
     # arrays above a kilobyte, which lie in files of their own that Orbax has no checksum of
@@ -113,6 +115,7 @@ def test_no_flipped_bit_is_loaded(probe, quiet):
     assert {*found} == {"unharmed", "older"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:checkpoint 12:UserWarning")  # the command line prints it
 @pytest.mark.parametrize("harm", ["cut", "bit", "metadata", "emptied"])
 def test_a_run_goes_on_from_the_older_checkpoint(finished, quiet, harm, tmp_path, capsys):
@@ -152,6 +155,7 @@ def _size(path):
     return path.stat().st_size
 
 
+@pytest.mark.slow
 def test_where_every_checkpoint_is_damaged_the_newest_is_named(finished, quiet):
     for path in (finished.folder / "checkpoints").rglob("*"):
         if path.is_file() and path.stat().st_size > 10:
@@ -173,6 +177,7 @@ def test_without_any_checkpoint_a_run_is_refused(finished, quiet):
 # -------------------------------------------------------------------------- whose config it is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "changes"),
     [
@@ -215,6 +220,7 @@ def test_a_lost_line_of_the_config_is_no_default(finished, capsys):
     assert "differ in optimizer.learning_rate" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_generations_are_the_same_config(finished, quiet):
     train(replace(finished, generations=13), resume=True, console=quiet)
     assert (
@@ -225,6 +231,7 @@ def test_more_generations_are_the_same_config(finished, quiet):
 # ------------------------------------------------------------------- a folder that goes, and links
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["folder", "renamed", "metrics.jsonl"])
 def test_a_folder_that_goes_ends_the_run(probe, quiet, monkeypatch, what):
     original = Metrics.append
@@ -246,6 +253,7 @@ def test_a_folder_that_goes_ends_the_run(probe, quiet, monkeypatch, what):
         assert not (probe.folder / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_log_that_went_is_told_on_the_command_line(tmp_path, monkeypatch, capsys):
     out, original = tmp_path / "run", Metrics.append
 
@@ -259,6 +267,7 @@ def test_a_log_that_went_is_told_on_the_command_line(tmp_path, monkeypatch, caps
     assert "metrics.jsonl or its folder was moved or removed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_saved_is_read_back_before_a_run_ends_well(probe, quiet, monkeypatch):
     original = Checkpoints.save
 

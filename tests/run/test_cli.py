@@ -109,6 +109,7 @@ def test_a_folder_that_is_no_run(capsys, tmp_path):
     assert message in complaint(capsys, "eval", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_config(capsys, probe_run):
     said = complaint(capsys, "train", f"--resume={probe_run.folder}", "--algorithm.sigma=0.5")
     assert "keeps its config but for generations, steps, track; got algorithm.sigma" in said
@@ -170,6 +171,7 @@ def test_eval_of_a_game_takes_options_and_tells_human_normalised_scores(capsys, 
     assert "…" not in said.replace(" … ", "")  # nothing of the table is cut off
 
 
+@pytest.mark.slow
 def test_train_resume_eval(capsys, tmp_path):
     out = str(tmp_path / "run")
     options = ["probe/linear", "--distractors=2", "--algorithm.num_members=8"]
@@ -189,6 +191,7 @@ def test_train_resume_eval(capsys, tmp_path):
     assert "without threshold" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_ends_by_its_steps_and_says_how_to_go_on(capsys, tmp_path):
     out = str(tmp_path / "run")
     options = ["probe/linear", "--algorithm.num_members=8", "--steps=200", f"--out={out}"]
@@ -411,6 +414,7 @@ def test_a_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
     assert main(["train", f"--resume={out}"]) == 0
 
 
+@pytest.mark.slow
 def test_an_accelerator_that_jax_cannot_use_is_told_where_it_would_count(
     tmp_path, monkeypatch, capsys
 ):

@@ -326,6 +326,7 @@ def experiment(**changes):
 BEST = AlgorithmConfig(num_members=8, shaping="standardize", best_directions=2)
 
 
+@pytest.mark.slow
 def test_best_directions_alone_make_the_update():
     """Of the other members no fitness matters."""
     made = experiment(algorithm=BEST)
@@ -343,6 +344,7 @@ def test_best_directions_alone_make_the_update():
     assert info.gradient_norm > 0 and info.gradient_norm != every.gradient_norm
 
 
+@pytest.mark.slow
 def test_training_may_leave_out_the_alive_bonus_and_evaluations_hold_it():
     played = []
     for alive, fall_cost in ((True, 1), (False, 1), (False, 100)):
@@ -370,6 +372,7 @@ def test_the_last_layer_begins_as_it_is_told(start):
     assert (params["layer0"]["kernel"] != 0).any()
 
 
+@pytest.mark.slow
 def test_clipup_is_an_optimizer_whose_steps_have_one_length():
     chosen = OptimizerConfig("clipup", 0.3, options={"max_speed": 0.5})
     made = experiment(optimizer=chosen, sparsity=SparsityConfig("none"))
@@ -435,6 +438,7 @@ def test_the_projection_is_sparse_though_the_center_is_dense():
     assert zeros(made.projection(jax.tree.map(lambda p: p + 1, made.state.params))) == 16
 
 
+@pytest.mark.slow
 def test_the_center_is_projected_from_the_first_thresholding_to_the_last():
     """Updates 3 and 6 threshold 20 weights and 1 bias to 5; the others move all that may."""
     made = experiment(sparsity=SparsityConfig(keep=5, begin=2, end=8, every=3))
@@ -460,6 +464,7 @@ def test_chosen_layers_alone_are_thresholded(name):
     assert np.sum(sparse["layer1"]["kernel"] == 0) == 2
 
 
+@pytest.mark.slow
 def test_the_last_layer_is_the_last_of_any_network():
     for hidden, last in (((), "layer0"), ((4,), "layer1"), ((4, 3), "layer2")):
         made = experiment(
@@ -485,6 +490,7 @@ def test_a_policy_that_tells_of_no_layers_is_thresholded_as_a_whole():
         build_projection(SparsityConfig(fraction=0.5, scope="erdos_renyi_kernel"), (), params)
 
 
+@pytest.mark.slow
 def test_layers_keep_what_erdos_and_renyi_leave_them():
     made = experiment(
         sparsity=SparsityConfig(fraction=0.5, scope="erdos_renyi_kernel"),
@@ -513,6 +519,7 @@ def test_fewer_weights_than_actions_are_told():
         check_sparsity(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin, every, told", [(0, 1, True), (0, 10, False), (10, 1, False)])
 def test_a_thresholding_by_chance_is_told(begin, every, told):
     """Two directions an update, of more than a hundred weights."""
@@ -581,6 +588,7 @@ def test_optimizers_that_optax_has_not_are_refused(chosen, message):
         experiment(optimizer=chosen)
 
 
+@pytest.mark.slow
 def test_moments_may_be_forgotten_whatever_the_optimizer():
     for name in ("adam", "adafactor", "rmsprop"):
         forgetful = SparsityConfig(fraction=0.5, forget_moments=True)

@@ -195,6 +195,7 @@ def run_c(path, seen, *, discrete=False):
     return np.array([line.split() for line in said.decode().splitlines()], np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_arrays_act_as_the_policy(case):
     policy = trained(*CASES[case])
@@ -298,6 +299,7 @@ def test_names_are_text_and_never_code(tmp_path):
     np.testing.assert_allclose(run_c(tmp_path / "policy.h", seen), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "task", "message"),
     [
@@ -359,6 +361,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(exported, "LEAST_SECONDS", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 def test_export_from_python(to, probe_run, tmp_path, quick):
     made = export(probe_run.folder, to, path=tmp_path / "mine")

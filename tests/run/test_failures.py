@@ -76,6 +76,7 @@ def test_a_run_of_failures_ends_well_and_says_so(tmp_path, monkeypatch, capsys):
     assert scores["thresholded"]["mean"] is None and scores["thresholded"]["failed"] == 2
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_of_the_episodes_that_did_not_fail(tmp_path):
     result = quiet_train(small("HalfBlind", tmp_path, evaluation=EvaluationConfig(1, 16)))
     evaluations = [row.evaluation for row in result.rows]
@@ -94,6 +95,7 @@ def test_rows_survive_numbers_that_json_has_not(tmp_path):
 # ----------------------------------------------------------------------------- start and resume
 
 
+@pytest.mark.slow
 def test_an_error_of_the_environment_keeps_its_place_and_the_run_goes_on(tmp_path, monkeypatch):
     import bug_tasks
 
@@ -111,6 +113,7 @@ def test_an_error_of_the_environment_keeps_its_place_and_the_run_goes_on(tmp_pat
     assert [row.generation for row in resumed.rows] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_before_its_first_checkpoint_starts_anew(probe, tmp_path, monkeypatch):
     with monkeypatch.context() as dying:
         dying.setattr(train_module.Checkpoints, "save", lambda self, state, *, steps: 1 / 0)
@@ -131,6 +134,7 @@ def test_a_kill_in_the_first_evaluation_leaves_a_run_to_go_on_with(probe, monkey
     assert [row.generation for row in resumed.rows] == list(range(13))
 
 
+@pytest.mark.slow
 def test_a_lost_log_does_not_turn_a_run_back(finished):
     (finished.folder / "metrics.jsonl").write_text("")
     with pytest.warns(
@@ -141,6 +145,7 @@ def test_a_lost_log_does_not_turn_a_run_back(finished):
     assert resumed.state.generation == 14
 
 
+@pytest.mark.slow
 def test_without_its_log_a_run_ends_by_the_same_steps(probe):
     config = replace(probe, steps=20_000, generations=None)
     done = quiet_train(config).rows[-1].generation
@@ -176,6 +181,7 @@ def test_a_finished_run_says_so(probe_run, capsys):
     assert "after 12 generations" in told and "--generations 24" in told
 
 
+@pytest.mark.slow
 def test_a_signal_after_the_last_generation_interrupts_nothing(probe, monkeypatch):
     original = train_module.Metrics.append
 
@@ -191,6 +197,7 @@ def test_a_signal_after_the_last_generation_interrupts_nothing(probe, monkeypatc
 # ------------------------------------------------------------------------------ what is told
 
 
+@pytest.mark.slow
 def test_choices_are_not_played_as_numbers(tmp_path):
     """Two choices, two numbers: the sizes agree, the kinds do not."""
     run = quiet_train(small("HalfBlind", tmp_path)).folder
@@ -199,6 +206,7 @@ def test_choices_are_not_played_as_numbers(tmp_path):
         evaluate_run(run, episodes=2, task=other)
 
 
+@pytest.mark.slow
 def test_json_is_json_whatever_an_environment_prints(tmp_path, capsys):
     run = quiet_train(small("Talkative", tmp_path)).folder
     capsys.readouterr()
@@ -207,6 +215,7 @@ def test_json_is_json_whatever_an_environment_prints(tmp_path, capsys):
     assert json.loads(told.out)["thresholded"]["standard_error"] is None
 
 
+@pytest.mark.slow
 def test_a_folder_with_marks_of_rich_is_printed_as_it_is(tmp_path, capsys):
     out = str(tmp_path / "(bold) run:smile:")
     small_probe = ["--algorithm.num_members=8", "--generations=1"]
@@ -279,6 +288,7 @@ def test_a_trained_policy_maps_observations_to_actions(probe_run):
     assert sum(int((leaf == 0).sum()) for leaf in policy.params["layer0"].values()) == 14
 
 
+@pytest.mark.slow
 def test_of_choices_a_trained_policy_gives_the_number(tmp_path):
     policy = load(quiet_train(small("HalfBlind", tmp_path)).folder)
     assert policy(np.ones(3, np.float32)) in (0, 1)
@@ -352,6 +362,7 @@ def test_trainings_leave_no_program_thread_or_file_behind(task, tmp_path):
 # ------------------------------------------------------------------------ the same command again
 
 
+@pytest.mark.slow
 def test_the_same_command_begins_a_run_and_goes_on_with_it(tmp_path, capsys):
     out = tmp_path / "run"
     small_probe = ["train", "probe/linear", "--algorithm.num_members=8", f"--out={out}"]

@@ -56,6 +56,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["policy gradient", "outside JAX"])
 def test_a_resumed_search_is_the_uninterrupted_one_bit_for_bit(name, tmp_path, quiet):
     config = SEARCHES[name]

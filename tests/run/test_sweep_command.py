@@ -145,6 +145,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_a_run_or_a_file_is_refused(capsys, tmp_path, swept):
     run = next(path.parent for path in swept.glob("*/config.yaml"))
     before = contents(run)
@@ -197,6 +198,7 @@ def test_the_table_is_what_the_runs_say(swept):
         assert int(row["irrelevant"]) == int(row["distractors"]) * int(row["sensors"])
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_shows_all(capsys, swept):
     before = {path: made for path, made in contents(swept).items() if path.suffix != ".png"}
     assert main(["sweep", *SWEPT, f"--out={swept}"]) == 0
@@ -219,6 +221,7 @@ def test_the_same_command_again_trains_nothing_and_shows_all(capsys, swept):
     assert str(swept / "sweep.csv") in told and (swept / "sweep.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_json_is_the_rows_and_nothing_else(capsys, swept):
     assert main(["sweep", *SWEPT, f"--out={swept}", "--json"]) == 0
     out, err = capsys.readouterr()

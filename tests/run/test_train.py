@@ -31,6 +31,7 @@ def without_time(rows):
     return [row._replace(seconds=0.0) for row in rows]
 
 
+@pytest.mark.slow
 def test_leaves_a_run_folder(probe_run):
     left = {path.name for path in probe_run.folder.iterdir()}
     assert left == {
@@ -44,6 +45,7 @@ def test_leaves_a_run_folder(probe_run):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("horizon", "judged", "named"),
     [(5, 10, "population, in shorter episodes"), (10, 10, "population"), (None, 5, "population")],
@@ -124,6 +126,7 @@ COMMON = Config(  # with fraction 0.5 it is the program of the tests of sweeps a
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:sparsity.fraction .* keeps:UserWarning")
 @pytest.mark.simulator
 @pytest.mark.parametrize("changes", list(_tasks()))
@@ -158,6 +161,7 @@ BUDGETS = [
 LIMITED = replace(COMMON, sparsity=SparsityConfig(fraction=0.5, every=3), generations=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "budget"), BUDGETS)
 def test_the_generation_that_reaches_the_budget_is_the_last_and_is_evaluated(
     changes, budget, tmp_path, quiet
@@ -175,6 +179,7 @@ def test_the_generation_that_reaches_the_budget_is_the_last_and_is_evaluated(
     assert done.rows == read_rows(done.folder / "metrics.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("budget", "generations"), [(240, 3), (241, 4)])
 def test_a_budget_is_reached_to_the_step(budget, generations, tmp_path, quiet):
     out = str(tmp_path / "run")
@@ -182,6 +187,7 @@ def test_a_budget_is_reached_to_the_step(budget, generations, tmp_path, quiet):
     assert [row.steps for row in done.rows[1:]] == generations * [80]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "generations", "last"), [(240, 9, 3), (10**12, 3, 3)])
 def test_of_steps_and_generations_the_first_limit_ends_a_run(
     steps, generations, last, tmp_path, quiet
@@ -192,6 +198,7 @@ def test_of_steps_and_generations_the_first_limit_ends_a_run(
     assert done.rows[-1].generation == last and done.rows[-1].evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "budget"), BUDGETS)
 def test_a_budget_ends_a_run_the_same_however_generations_are_grouped(
     changes, budget, tmp_path, quiet, monkeypatch
@@ -219,6 +226,7 @@ def test_a_budget_ends_a_run_the_same_however_generations_are_grouped(
     assert without_time(alone.rows) == without_time(together.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "budget"), BUDGETS)
 def test_a_resumed_run_of_more_steps_is_the_uninterrupted_one_bit_for_bit(
     changes, budget, tmp_path, quiet
@@ -237,6 +245,7 @@ def test_a_resumed_run_of_more_steps_is_the_uninterrupted_one_bit_for_bit(
     assert told == without_time(whole.rows)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_spent_its_steps_is_done(tmp_path, quiet):
     config = replace(LIMITED, steps=300, out=str(tmp_path / "run"))
     done = train(config, console=quiet)
@@ -249,6 +258,7 @@ def test_a_run_that_has_spent_its_steps_is_done(tmp_path, quiet):
 # ------------------------------------------------------------------------- a function of the user's
 
 
+@pytest.mark.slow
 def test_a_function_gets_the_row_of_every_evaluation(probe, tmp_path, quiet):
     got = []
     told = train(probe, console=quiet, on_evaluation=got.append)
@@ -259,6 +269,7 @@ def test_a_function_gets_the_row_of_every_evaluation(probe, tmp_path, quiet):
     assert without_time(told.rows) == without_time(untold.rows)
 
 
+@pytest.mark.slow
 def test_a_function_is_called_after_log_and_checkpoint(probe, quiet, monkeypatch):
     """However many generations a call could do."""
     monkeypatch.setattr(train_module, "CALL_SECONDS", 1e6)
@@ -275,6 +286,7 @@ def test_a_function_is_called_after_log_and_checkpoint(probe, quiet, monkeypatch
     np.testing.assert_array_equal(weights[-1], done.reading.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("told", "last"), [(True, 0), (np.bool_(True), 4)])
 def test_a_function_that_returns_true_ends_a_run_that_can_be_resumed(
     probe, tmp_path, quiet, told, last
@@ -291,6 +303,7 @@ def test_a_function_that_returns_true_ends_a_run_that_can_be_resumed(
     assert without_time(resumed.rows) == without_time(whole.rows)
 
 
+@pytest.mark.slow
 def test_a_function_that_returns_anything_else_lets_a_run_go_on(probe, quiet):
     told = iter([None, False, np.bool_(False), 1, "yes"])
     config = replace(probe, evaluation=EvaluationConfig(every=3))
@@ -298,6 +311,7 @@ def test_a_function_that_returns_anything_else_lets_a_run_go_on(probe, quiet):
     assert done.rows[-1].generation == 12 and next(told, "all told") == "all told"
 
 
+@pytest.mark.slow
 def test_what_a_function_raises_goes_through_and_the_run_can_be_resumed(
     probe, tmp_path, quiet, monkeypatch
 ):
@@ -400,6 +414,7 @@ def test_kill_9_loses_only_what_came_after_the_checkpoint(tmp_path, quiet):
     assert [json.loads(line)["generation"] for line in lines] == list(range(21))
 
 
+@pytest.mark.slow
 def test_one_trace_serves_every_number_of_generations(probe, quiet, monkeypatch):
     traces = []
     original = generations_module.make_generation
@@ -448,6 +463,7 @@ def test_a_longer_run_compiles_nothing_more(task, tmp_path, quiet, compilations)
     assert 0 < counts[2] <= counts[1] <= counts[0]
 
 
+@pytest.mark.slow
 def test_another_seed_compiles_nothing_more(probe, tmp_path, quiet):
     """What a run compiles holds nothing of its seed, so that a sweep's seeds share it on disk."""
     compiled = []

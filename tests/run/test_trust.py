@@ -84,6 +84,7 @@ def tripped(run):
     return (run.parent / "tripped").exists() or "tripwire" in sys.modules
 
 
+@pytest.mark.slow
 def test_the_wire_trips(run):
     """Else the tests below could not fail."""
     assert not tripped(run)
@@ -128,6 +129,7 @@ def test_python_refuses_it(use, run):
     assert not tripped(run)
 
 
+@pytest.mark.slow
 def test_trust_is_taken_at_its_word(run, capsys):
     assert main(["eval", str(run), "--trust", "--episodes=2"]) == 0
     assert "3.0" in capsys.readouterr().out and tripped(run)
@@ -153,6 +155,7 @@ def test_trust_on_resume(run):
     assert main(["train", f"--resume={run}", "--trust"]) == 0 and tripped(run)
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_needs_no_trust(run, tmp_path, capsys):
     out = f"--out={tmp_path / 'mine'}"
     assert main(["train", str(run / "config.yaml"), out]) == 0 and tripped(run)
@@ -161,6 +164,7 @@ def test_a_task_of_ones_own_needs_no_trust(run, tmp_path, capsys):
     assert "--trust goes with --resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_its_own_runs(run, tmp_path):
     (first,) = sweep([CONFIG], seeds=[0], folder=tmp_path)
     forget()

@@ -31,6 +31,7 @@ CONTROLLERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_a_proposal_is_a_function_of_state_key_and_number(name):
     controller = CONTROLLERS[name]
@@ -68,6 +69,7 @@ def climbed(controller, generations=40, number=16):
     return float(means[-1]), int(controller.best(state)["mask"].sum())
 
 
+@pytest.mark.slow
 def test_who_learns_climbs_and_chance_does_not():
     assert abs(climbed(CONTROLLERS["random"])[0] - 2.5) < 1
     assert climbed(CONTROLLERS["evolution"]) > (3.8, 4)
@@ -99,6 +101,7 @@ def parents(population_size, tournament_size, fitness, number=40_000):
     return np.asarray(proposals(controller, state, number))[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, t", [(6, 1), (6, 3), (6, 6)])
 def test_parents_are_winners_of_tournaments_without_replacement(n, t):
     fitness = [3.0, -1.0, 7.0, 2.0, 0.0, 5.0]
@@ -110,12 +113,14 @@ def test_parents_are_winners_of_tournaments_without_replacement(n, t):
     assert np.abs(found - expected).max() < 4.5 * math.sqrt(2 * 0.25 / 40_000)
 
 
+@pytest.mark.slow
 def test_the_usual_tournament_is_the_root_of_the_population():
     """√150 rounded down is 12, whose best wins with probability 12/150."""
     found = parents(150, None, np.arange(150.0))
     assert abs((found == 149).mean() - 12 / 150) < 0.007
 
 
+@pytest.mark.slow
 def test_the_first_proposals_are_uniform_draws():
     controller = regularized_evolution(choices(3, 4), population_size=10)
     drawn = np.asarray(proposals(controller, controller.init(KEY), 8000))
@@ -143,6 +148,7 @@ def test_a_tournament_is_no_larger_than_the_population(size):
 # ------------------------------------------------------------------------------- policy gradient
 
 
+@pytest.mark.slow
 def test_the_first_step_is_that_of_reinforce():
     """At ratio 1 the clipped objective has the gradient Σ A ∇ log p, and Adam takes its sign."""
     space = choices(4, 3)
@@ -157,6 +163,7 @@ def test_the_first_step_is_that_of_reinforce():
     np.testing.assert_allclose(after.logits, 0.1 * np.sign(gradient), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_ratios_beyond_the_clip_push_no_further():
     """Of one good and one bad choice, the logits move until p is 1.2 of what it was, then stop."""
     space = choices(1, 2)
@@ -171,6 +178,7 @@ def test_ratios_beyond_the_clip_push_no_further():
     assert float(jax.nn.softmax(state.logits[0])[0]) > 0.99
 
 
+@pytest.mark.slow
 def test_equal_fitness_teaches_nothing():
     controller = policy_gradient(choices(3, 2), entropy=0.0)
     state = controller.init(KEY)
@@ -206,6 +214,7 @@ def test_what_is_fixed_stays():
     assert controller.best(state)["mask"].tolist() == [1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [12.3, -115.683])
 def test_equal_fitness_leaves_a_policy_gradient_as_it_can_learn(value):
     controller = policy_gradient(choices(20, 2), entropy=0.0)
@@ -218,6 +227,7 @@ def test_equal_fitness_leaves_a_policy_gradient_as_it_can_learn(value):
     assert (np.asarray(after.logits)[:, 1] > np.asarray(after.logits)[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_a_policy_gradient_of_large_fitness_is_that_of_the_same_in_other_units():
     controller = policy_gradient(choices(6, 2))
     state = controller.init(KEY)
@@ -228,6 +238,7 @@ def test_a_policy_gradient_of_large_fitness_is_that_of_the_same_in_other_units()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_policy_gradient_stays_finite_in_a_space_of_very_many_decisions():
     controller = policy_gradient(choices(30_000, 2))
     state = controller.init(KEY)

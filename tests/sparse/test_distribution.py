@@ -158,6 +158,7 @@ def test_kernels_are_leaves_of_two_dimensions_or_more():
     assert kernel_shapes(params) == {"layer0/kernel": (3, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hard_threshold", "set"])
 def test_filters_keep_what_their_four_dimensions_say(method):
     """Whatever shape params hold them in: a matrix would make 4·8·8 of them one."""

@@ -62,6 +62,7 @@ def supports_of_many(mask, explore, unit):
     return jax.vmap(lambda key: units.support(mask, key, explore))(keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["weight", "row"])
 @pytest.mark.parametrize("explore", [0.05, 0.3])
 def test_a_support_is_the_living_and_a_share_of_the_dead(explore, unit):
@@ -146,6 +147,7 @@ def exploration(name, wrap=None):
 DECISIONS = (3, 6, 9, 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOMENTUM)
 def test_nothing_outside_the_support_moves(name):
     path = exploration(name)
@@ -186,6 +188,7 @@ def test_a_support_holds_the_living_and_some_others_and_is_drawn_anew(name):
     assert all(t.any() for t in tried) and (tried[0] != tried[1]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOMENTUM)
 def test_before_the_first_decision_all_moves(name):
     path, plain = exploration(name), path_of(MOMENTUM[name], updates=2)
@@ -203,6 +206,7 @@ def test_between_decisions_the_mask_is_the_support():
         equal(path[update][1][-1].mask, path[update][1][-1].support)
 
 
+@pytest.mark.slow
 def test_moments_of_what_may_not_move_are_forgotten():
     path, plain = exploration("adam", masked_moments), exploration("adam")
     for update in range(3, 13):
@@ -220,6 +224,7 @@ def decided_at(updates, **options):
     return [i for i in range(1, updates + 1) if not kernels(path[i][0]).all()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, updates",
     [
@@ -247,6 +252,7 @@ def test_the_end_comes_after_the_beginning(end):
         hard_thresholding(keep=1, begin=4, end=end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explore", [None, 0.4])
 @pytest.mark.parametrize("end, last", [(3, 2), (4, 2), (5, 5), (7, 5)])
 def test_after_the_last_decision_only_what_lives_moves(end, last, explore):
@@ -280,6 +286,7 @@ def test_where_all_is_tried_there_is_no_support_and_no_key_is_needed():
 WEIGHTS = {name: PARAMS[name] for name in KERNELS}
 
 
+@pytest.mark.slow
 def test_where_all_is_tried_the_bits_are_those_of_the_operator():
     optimizer = optax.chain(optax.adam(0.1), hard_thresholding(keep=30, every=2, explore=1.0))
     plain, state = optax.adam(0.1), optax.adam(0.1).init(WEIGHTS)
@@ -296,6 +303,7 @@ def test_where_all_is_tried_the_bits_are_those_of_the_operator():
         equal(found[0], params)
 
 
+@pytest.mark.slow
 def test_a_traced_share_of_one_moves_all():
     options = {"every": 2, "begin": 1}
     all_tried = path_of(exploring(**options), updates=5)
@@ -367,6 +375,7 @@ def search(mirrored):
     return numbers, infos, members, fitness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_members_differ_from_the_center_exactly_on_the_support(mirrored):
     states, _, members, _ = search(mirrored)

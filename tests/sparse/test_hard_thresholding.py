@@ -211,6 +211,7 @@ def test_values_of_a_wrong_kind_are_refused(arguments, match, unchecked):
         hard_thresholding(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [10**6, 2**31 - 1, 2**40])
 def test_a_single_decision_is_the_last(every):
     optimizer = hard_thresholding(keep=2, every=every, begin=5, end=100)

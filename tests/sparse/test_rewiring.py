@@ -105,6 +105,7 @@ def rigl_update(keep, drop):
     return optimizer.init, jax.jit(optimizer.update)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from(CASES))
 def test_rigl_changes_masks_as_the_published_code(data, case):
@@ -126,6 +127,7 @@ def test_rigl_changes_masks_as_the_published_code(data, case):
     np.testing.assert_array_equal(np.ravel(after.sparse.mask["kernel"]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rigl", "set"])
 def test_counts_never_change_and_a_change_moves_at_most_what_was_dropped(method):
     optimizer = MAKERS[method](optax.adam(0.1))
@@ -143,6 +145,7 @@ def test_counts_never_change_and_a_change_moves_at_most_what_was_dropped(method)
     assert any(changes[:10]) and not any(changes[10:])
 
 
+@pytest.mark.slow
 def test_set_grows_at_random_whatever_the_gradients_are():
     """Of the weights that do not stay each grows with equal probability."""
     params = {"kernel": jnp.arange(1.0, 11.0, dtype=jnp.float32)[:, None]}
@@ -221,6 +224,7 @@ def test_a_kernel_that_is_not_named_stays_dense():
 # ------------------------------------------------------------------------------ equivalences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("inner", ["adam", "sgd", "adamw"])
 def test_with_all_weights_alive_it_is_the_inner_optimizer_to_the_bit(method, inner):
@@ -237,6 +241,7 @@ def test_with_all_weights_alive_it_is_the_inner_optimizer_to_the_bit(method, inn
     equal(params, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rigl", "set"])
 def test_without_dropping_it_is_static_to_the_bit(method):
     optimizer = MAKERS[method](optax.adam(0.1), drop=0.0)
@@ -277,6 +282,7 @@ def test_static_trains_as_a_network_with_a_masked_product():
     np.testing.assert_allclose(ours["kernel"], theirs["kernel"] * mask, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_stacked_is_each_network_by_itself():
     keys = jax.random.split(KEY, 2)
     params = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), PARAMS)
@@ -321,6 +327,7 @@ def test_jit_and_a_cut_in_the_middle_change_no_bit(method):
 PLAIN = ["adabelief", "adagrad", "adam", "adamw", "lion", "rmsprop", "yogi"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_grows_has_the_moments_of_a_new_weight(name):
     inner = optimizers()[name](0.01)
@@ -357,6 +364,7 @@ def with_moments(state, moments):
     )
 
 
+@pytest.mark.slow
 def test_the_first_step_of_what_grows_late_is_three_learning_rates():
     """(1 - b₁)/√(1 - b₂), as Adam counts on: 3.162."""
     params = {"kernel": jnp.asarray([[1.0], [2.0], [0.0]], jnp.float32)}
@@ -373,6 +381,7 @@ def test_the_first_step_of_what_grows_late_is_three_learning_rates():
     assert updates["kernel"][0, 0] == -1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["set", "rigl"])
 def test_what_grows_at_the_first_update_grows_from_zero(method):
     """Dead weights hold what they were drawn with until then, which is not theirs to begin with."""
@@ -401,6 +410,7 @@ def test_what_is_dropped_and_grown_at_once_keeps_weight_and_moments():
 # ------------------------------------------------------------------------- what grows is right
 
 
+@pytest.mark.slow
 def test_rigl_grows_the_weight_whose_loss_falls_most_by_central_differences():
     x = np.random.RandomState(4).randn(32, 6).astype(np.float32)
     truth = np.array([0, 0, 3, 0, -2, 0], np.float32)[:, None]
@@ -426,6 +436,7 @@ TRUTH = np.zeros(40, np.float32)
 TRUTH[:5] = [3, -2, 2, 1.5, -1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rigl", "set", "pruning", "static"])
 def test_a_student_of_few_weights_finds_those_of_its_teacher_unless_they_are_static(method):
     x = jnp.asarray(np.random.RandomState(5).randn(400, 40), jnp.float32)
@@ -456,6 +467,7 @@ def test_a_student_of_few_weights_finds_those_of_its_teacher_unless_they_are_sta
 # ---------------------------------------------------------------------- with evolution strategies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rigl", "static"])
 def test_rigl_finds_five_of_a_hundred_by_an_estimated_gradient_and_static_does_not(method):
     truth = jnp.zeros((100, 1)).at[:5, 0].set(jnp.asarray([1.0, -2.0, 3.0, -1.0, 2.0]))
@@ -484,6 +496,7 @@ def test_a_policy_begins_as_sparse_as_its_optimizer_says():
         equal(state.params, jax.tree.map(lambda p, m: jnp.where(m, p, 0), PARAMS, mask))
 
 
+@pytest.mark.slow
 def test_members_perturb_what_lives_and_all_where_gradients_say_what_grows():
     for method in ("rigl", "set"):
         optimizer = MAKERS[method](optax.sgd(0.1), living_only=True)
@@ -539,6 +552,7 @@ def test_params_must_be_given(unchecked):
         optimizer.update(PARAMS, optimizer.init(PARAMS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [set_, rigl, static], ids=lambda method: method.__name__)
 def test_a_state_may_be_donated_and_another_begun_alike(method):
     options = {} if method is static else {"every": 2, "end": 20}

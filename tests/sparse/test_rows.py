@@ -110,6 +110,7 @@ def with_filters(params, path, filters):
     return params | {layer: params[layer] | {name: matrix}}
 
 
+@pytest.mark.slow
 def test_the_channels_of_an_image_are_kept_as_a_whole(convolutional):
     """Filters of policies are matrices: the rows of one channel lie side by side."""
     policy, params = convolutional

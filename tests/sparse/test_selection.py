@@ -99,6 +99,7 @@ def oracle(unit, *, end=None, updates=24, **options):
     return path, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["row", "weight"])
 @pytest.mark.parametrize("end", [None, 13])
 def test_every_decision_is_that_of_the_oracle(unit, end):
@@ -129,6 +130,7 @@ def test_what_is_promising_is_tried_and_a_share_of_the_rest(unit):
     assert abs(drawn.mean() - EXPLORE) < 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["row", "weight"])
 def test_what_is_promising_narrows_to_the_end(unit):
     """Of the others none is tried here."""
@@ -222,6 +224,7 @@ def searched(generations=4):
     return algorithm, states
 
 
+@pytest.mark.slow
 def test_members_stand_on_what_lives_and_differ_on_the_support():
     """The mean of a mirrored pair is the center: θ where it lives, 0 where it does not."""
     algorithm, states = searched()

@@ -180,6 +180,7 @@ def small_blocks(monkeypatch):
 jitted_mask_of_large = jax.jit(mask_of_large)  # traced once, with small blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE_VECTORS)
 def test_large_vectors_are_sampled_and_counted_in_blocks(small_blocks, name):
     flat = LARGE_VECTORS[name].astype(np.float32)
@@ -294,6 +295,7 @@ def test_no_dtype_is_promoted(small_blocks):
     assert [leaf.dtype for leaf in mask] == [bool, bool]
 
 
+@pytest.mark.slow
 def test_under_x64_the_same(small_blocks):
     flat = LARGE_VECTORS["few values"].astype(np.float32)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
@@ -302,6 +304,7 @@ def test_under_x64_the_same(small_blocks):
     np.testing.assert_array_equal(flattened(mask), oracle_mask(flat, 700))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["Auto", "Explicit"])
 def test_on_eight_devices_the_same(axis, tmp_path):
     """Small as they are, the vectors are sampled and counted in blocks."""
