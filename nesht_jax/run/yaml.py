@@ -92,14 +92,15 @@ def _made(kind: type, given: Plain, prefix: str) -> Any:
 
 def unknown(option: str, *, is_section: bool = False) -> ValueError:
     """The error for a setting that does not exist; common names are answered with ours."""
-    ours, section, _, name = synonym(option), *option.partition(".")
-    valid = leaves(Config)
-    if option in valid:
+    valid, (section, _, name) = leaves(Config), option.partition(".")
+    if ours := synonym(option):
+        hint = f"here it is called {ours}"
+    elif option in valid:
         hint = f"name its section, as in {section}={{{name!r}: ...}}"
     elif is_section:
         hint = nearest(option, {leaf.partition(".")[0] for leaf in valid if "." in leaf})
     else:
-        hint = f"here it is called {ours}" if ours else nearest(option, valid)
+        hint = nearest(option, valid)
     return ValueError(f"unknown option {option!r}; {hint}")
 
 

@@ -1,6 +1,7 @@
 """What the words of the command line mean: tasks, configs, options of other people."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import typing
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nesht_jax import make_config
 from nesht_jax.envs import catalog
 from nesht_jax.run import names
 
@@ -250,3 +252,16 @@ def test_the_words_are_understood_without_jax_or_a_simulator():
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert not HEAVY & set(loaded.decode().split())
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({"sparsity.level": 0.1}, "name its section, as in sparsity={'level': ...}"),
+        ({"algoritm": {"sigma": 1}}, "did you mean algorithm"),
+        ({"sparsity": {"levle": 1}}, "did you mean sparsity.level"),
+    ],
+)
+def test_a_name_in_the_wrong_place_is_answered_by_the_right_one(given, hint):
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        make_config("probe/linear", **given)

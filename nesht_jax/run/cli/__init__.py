@@ -72,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 return work()
             except BrokenPipeError:  # who reads, as ``head``, has read enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                with open(os.devnull, "w", encoding="utf-8") as nowhere:
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
                 return _alone(BROKEN_PIPE)
             except (OSError, FloatingPointError) as error:
                 return _alone(_complain(error, 1))
