@@ -4,15 +4,19 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # one program compiles once for all tests, workers and the processes they start
     CACHE = tempfile.mkdtemp()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-    # there is a worker for each core: compiling a program in many parts at once only costs
-    FLAGS = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"
-    os.environ["XLA_FLAGS"] = " ".join(FLAGS).strip()
+    # tests compile far more than they compute; flags that are set stand, even an empty string
+    if "XLA_FLAGS" not in os.environ:
+        FLAGS = "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=0"
+        if version("jaxlib").startswith("0.10."):  # later ones have no such flag
+            FLAGS += " --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = FLAGS
 
 import jax  # noqa: E402  (it reads the variable once)
 import jaxtyping  # noqa: E402  (after JAX)

@@ -117,6 +117,7 @@ def test_the_page_shows_every_example():
     assert set(re.findall(r"literalinclude\} \.\./examples/(\w+)\.py", page)) == set(EXAMPLES)
 
 
+@pytest.mark.slow
 def test_sparse_network(tmp_path):
     said = run("sparse_network", tmp_path)
     told = re.findall(r"^(\w+) +([\d,]+) weights read (\d) of .* set ([\d.]+)$", said, re.MULTILINE)

@@ -20,6 +20,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"(?:^|&& |`)(nesht (?:train|eval|envs|bench)[^#`\n]*)", README, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
 def test_python_runs(code):
     expected = re.findall(r"print\(.*\)\s+# (.*)", code)
@@ -43,6 +44,7 @@ def test_commands_are_understood(command, monkeypatch):
         read_command(given.settings, given_settings(given))
 
 
+@pytest.mark.slow
 def test_the_first_command_trains(monkeypatch, tmp_path, capsys):
     """The quickstart, cut to one generation."""
     monkeypatch.chdir(ROOT)

@@ -21,9 +21,9 @@ SCRIPT = Path(__file__).with_name("several_devices.py")
 
 
 def on_devices(number, *what):
-    """What the script finds on so many devices, which this process has not."""
-    flags = os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={number}"
-    environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+    """What the script finds, compiled as users do, on so many devices; this process has one."""
+    flags = f"--xla_force_host_platform_device_count={number}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, SCRIPT, *what], env=environment, capture_output=True, text=True
     )

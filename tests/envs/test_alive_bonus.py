@@ -113,7 +113,6 @@ def test_every_step_of_an_episode_costs_the_bonus():
     jax.tree.map(np.testing.assert_array_equal, bare._replace(fitness=0), paid._replace(fitness=0))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suite", HOSTS)
 def test_every_step_of_a_host_simulator_costs_its_bonus(suite):
     task = make_task(f"{suite}/Hopper-v5", horizon=15, options={"healthy_reward": 2.5})
@@ -161,11 +160,13 @@ def test_a_fall_costs_the_same_whether_or_not_its_step_is_paid(name, options, bo
         fell, steps = np.asarray(bare.terminated_at)[:, 0] > 0, np.asarray(bare.steps)
         assert fell.any() and fell[steps < horizon].all()
         lost = np.asarray(option.fitness) - np.asarray(bare.fitness)
-        expected = np.where(fell, bonus * np.maximum(most + 1 - steps, 1), 0)
-        np.testing.assert_allclose(lost, expected, atol=1e-3)
+        cost = bonus * np.maximum(most + 1 - steps, 1)
+        # envpool says only that time is up, also where the robot falls in the last step
+        may_fall = (steps == horizon) & ~fell & name.startswith("envpool")
+        fell |= may_fall & (lost > cost / 2)
+        np.testing.assert_allclose(lost, np.where(fell, cost, 0), atol=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "horizon"),
     [

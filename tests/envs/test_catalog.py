@@ -206,7 +206,6 @@ def test_the_catalog_agrees_with_the_tasks_of_cheap_suites(suite):
     assert [live(entry.task) for entry in listed] == listed
 
 
-@pytest.mark.slow
 @pytest.mark.simulator
 @pytest.mark.parametrize("suite", catalog.SUITES)
 def test_the_catalog_lists_exactly_the_tasks_that_came_with_a_suite(suite):

@@ -223,7 +223,6 @@ def test_a_call_is_a_function_of_its_key():
     )
 
 
-@pytest.mark.slow
 def test_moments_count_living_observations_and_distractors_are_standard_normal():
     distractors, errors = 20, 5
     task = make_task(CARTPOLE, distractors=distractors)

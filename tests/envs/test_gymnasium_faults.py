@@ -268,7 +268,6 @@ def test_an_image_is_shown_channels_first(shape, image_shape):
     np.testing.assert_allclose(seen, image.ravel() / 255, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_convolutions_play_an_image_with_its_distractors():
     convolution = importlib.import_module("nesht_jax.policy.convolution").Convolution
     task = bug("Image", distractors=1)
@@ -319,7 +318,6 @@ def test_an_error_of_an_environment_keeps_its_place(where, place, kind):
     assert innermost.tb_frame.f_code.co_filename == bug_tasks.__file__
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Gymnasium tells the worker's traceback
 def test_an_error_in_another_process_tells_its_step():
     task = bug("Fails", options={"vectorization_mode": "async"})

@@ -128,13 +128,11 @@ def still(name, horizon):
 SHORT = [pytest.param(steps, marks=pytest.mark.slow) for steps in (None, 7)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("horizon", [*SHORT, 230])
 def test_the_horizon_may_be_longer_than_the_tasks_own_clock(horizon):
     assert (still("gymnax/Pendulum-v1", horizon).steps == (horizon or 200)).all()
 
 
-@pytest.mark.slow
 def test_what_ends_an_episode_still_ends_it():
     assert (still("gymnax/CartPole-v1", 2000).steps < 20).all()
 

@@ -64,6 +64,7 @@ def test_a_call_is_cut_as_a_task_of_that_horizon_is(name):
     np.testing.assert_array_equal(whole.fitness, asked.fitness)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["probe/countdown", "envpool/Hopper-v5"])
 def test_without_the_alive_bonus_too(name):
     task = make_task(name, horizon=20)

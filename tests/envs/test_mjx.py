@@ -211,7 +211,6 @@ def test_a_step_is_gymnasiums(name, stepper):
         assert 0.03 < np.mean(terminated) < 0.9
 
 
-@pytest.mark.slow
 def test_the_humanoids_share_a_program(stepper):
     state = state_from(*(np.tile(x, (BATCH, 1)) for x in (gym("humanoid").init_qpos, np.zeros(23))))
     for name in HUMANOIDS:
@@ -416,7 +415,6 @@ def moments(x):
     return powers.mean(1), powers.var(1) / len(x)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", IDS)
 def test_reset_noise_is_gymnasiums(name):
     """Against as many resets of Gymnasium: four moments of every coordinate and all correlations
@@ -444,7 +442,6 @@ def test_reset_noise_is_gymnasiums(name):
     assert np.all(np.abs(np.abs(ours).max(0) - reach)[bounded] < 0.1 * reach[bounded])
 
 
-@pytest.mark.slow
 def test_reset_places_objects_where_gymnasium_does():
     keys = jax.random.split(jax.random.key(0), 4000)
     for name, low, high in [("reacher", 0.0, 0.2), ("pusher", 0.17, 0.37)]:

@@ -340,6 +340,7 @@ def everything(name):
     return evaluate(KEY, replicate(params), Moments.empty(task.num_features))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "name",
     [

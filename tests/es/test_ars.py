@@ -111,6 +111,7 @@ def test_it_is_augmented_random_search_on_a_regression(best, whitens):
     assert np.linalg.norm(search.theta - start) > ALPHA
 
 
+@pytest.mark.slow
 def test_it_is_augmented_random_search_on_a_task():
     """V2-t from the policy of zeros, with the rollouts, observations and moments of a suite."""
     task = make_task("probe/linear")

@@ -267,7 +267,6 @@ def test_double_precision_as_a_default_changes_nothing(shape):
     np.testing.assert_array_equal(plain[0], double[0])
 
 
-@pytest.mark.slow
 def test_params_in_double_precision_stay_so():
     with jax.enable_x64(True):
         _, params, _ = one_generation(jnp.ones(5, jnp.float64))

@@ -340,7 +340,6 @@ def test_when_all_fail_the_center_stays():
     assert info.failed == MEMBERS
 
 
-@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_skipped():
     optimizer = optax.chain(optax.adam(0.1), hard_thresholding(keep=3))
     algorithm = algorithm_of(optimizer, sigma=0.01, shaping=identity)
@@ -439,7 +438,6 @@ def test_a_sweep_over_seeds_and_k_is_the_single_runs_and_one_trace():
         assert_same(row(info, (s, i)), alone_info, _close)
 
 
-@pytest.mark.slow
 def test_a_generation_counts_its_steps_and_gathers_what_its_policies_saw():
     state, info = single_run(KEY, jnp.int32(5))
     assert info.steps.tolist() == info.simulated_steps.tolist() == [6 * 10] * 4

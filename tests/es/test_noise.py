@@ -35,6 +35,7 @@ def alone(direction, params=PARAMS):
     return np.concatenate([np.ravel(e) for e in jax.tree.leaves(noise)])
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_a_direction_drawn_alone_has_the_bits_it_has_under_vmap_and_jit():
     together = drawn(range(16))
@@ -42,6 +43,7 @@ def test_a_direction_drawn_alone_has_the_bits_it_has_under_vmap_and_jit():
         np.testing.assert_array_equal(together[direction], alone(direction))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("chunk", [1, 8])
 def test_chunks_and_their_order_leave_the_bits(chunk):
     starts = range(0, 16, chunk)
@@ -49,6 +51,7 @@ def test_chunks_and_their_order_leave_the_bits(chunk):
     np.testing.assert_array_equal(drawn(range(16)), np.concatenate([parts[s] for s in starts]))
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_eight_devices_draw_the_bits_of_one(tmp_path):
     script = """

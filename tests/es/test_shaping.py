@@ -177,7 +177,6 @@ def test_of_equal_directions_the_first_count():
     assert np.flatnonzero(shaped(BEST_RAW[1], fitness)).tolist() == [0, 1]
 
 
-@pytest.mark.slow
 def test_all_directions_are_the_shaping_itself():
     fitness = [3.0, -1.0, 10.0, 0.5, 2.0, 2.0, 7.0, 9.0]
     for shaping in (centered_rank, wierstra, standardize, identity):

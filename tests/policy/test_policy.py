@@ -134,7 +134,6 @@ STARTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", STARTS)
 def test_a_start_from_zero_has_a_last_layer_of_zeros_and_the_others_as_they_are(case):
     task, options = STARTS[case]
@@ -270,7 +269,6 @@ def acted_with(task, options, x64):
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "task, options",
     [
@@ -321,7 +319,6 @@ def test_segment_norms_of_a_policy_are_those_of_what_it_sees():
     np.testing.assert_allclose(norms, expected, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_segments_of_images_are_their_channels():
     task = image_task((2, 20, 20), distractors=2)
     policy = make_policy(task, convolutions=(Convolution(8, 8, 4),))

@@ -243,7 +243,6 @@ def move(browser, place, value):
     browser.execute_script(f"{script} x.dispatchEvent(new Event('input'))", place, value)
 
 
-@pytest.mark.slow
 def test_the_slider_shows_what_was_measured(opened):
     page = opened([a_run()])
     assert texts(page, "#kept") == ["3 inputs: return 31 (18 … 44)"]
@@ -257,7 +256,6 @@ def test_the_slider_shows_what_was_measured(opened):
     assert float(page.execute_script(mark)) > whole  # a lower return is drawn lower
 
 
-@pytest.mark.slow
 def test_the_generations_play(opened):
     page = opened([a_run()])
     move(page, "generation", 1)
@@ -274,7 +272,6 @@ def test_the_generations_play(opened):
     assert texts(page, "#at") == ["generation 3"]
 
 
-@pytest.mark.slow
 def test_curves_are_drawn_against_what_is_chosen(opened):
     page = opened([a_run(), a_run("second", last=50.0, steps="600")])
     assert len(texts(page, "#curve polyline")) == 2
@@ -287,7 +284,6 @@ def test_curves_are_drawn_against_what_is_chosen(opened):
     assert "generations" in texts(page, "#curve text")
 
 
-@pytest.mark.slow
 def test_curves_of_many_runs_stand_upright_under_their_legend(opened):
     page = opened([a_run(f"run{i}", last=10.0 * i, seed=str(i)) for i in range(20)])
     lines = page.execute_script(

@@ -49,6 +49,8 @@ def small_run(name):
     return Run(*small_agent(name))
 
 
+@pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize("name", SMALL[:3])
 def test_the_same_seed_gives_the_same_bits_in_one_call_or_in_two(name):
     run = small_run(name)
@@ -100,6 +102,7 @@ def assert_masked(params, optimizer):
     assert sum(jax.tree.leaves(outside)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL[:3])
 def test_a_sparse_optimizer_keeps_params_and_targets_sparse(name):
     critic = stacked(sparse(30)) if name == "sac" else sparse(30)

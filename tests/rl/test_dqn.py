@@ -94,6 +94,7 @@ def test_what_follows_counts_but_after_an_end():
         np.testing.assert_allclose(loss, wanted**2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_nothing_is_learned_before_the_random_steps_are_over():
     agent, told = agent_of(random_steps=4), transitions(TASK, 4)
     state = first = agent.init(KEY)
@@ -105,6 +106,7 @@ def test_nothing_is_learned_before_the_random_steps_are_over():
     assert np.isfinite(metrics["loss"]) and state.rest.updates == 1
 
 
+@pytest.mark.slow
 def test_signal_to_noise_is_that_of_the_batch_now_and_then(monkeypatch):
     monkeypatch.setattr(dqn, "SNR_EVERY", 3)
     agent, told = agent_of(replay_size=8, batch_size=4), transitions(TASK, 7)

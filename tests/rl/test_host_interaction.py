@@ -143,6 +143,7 @@ def test_driven_distractors_follow_the_action_that_was_played():
     assert abs(noise.mean()) < 0.2 and abs(noise.std() - 1) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["gymnasium", "envpool"])
 @pytest.mark.parametrize("kind", ["marginal", "replayed"])
 def test_some_distractors_are_values_of_random_play(kind, suite):

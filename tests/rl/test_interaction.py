@@ -117,6 +117,7 @@ def test_without_a_horizon_nothing_is_truncated():
     assert not experience.truncated.any() and progress.episodes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "slow"])
 def test_distractors_are_those_of_a_rollout(kind):
     task = make_task(CARTPOLE, distractors=3, distractor_kind=kind)

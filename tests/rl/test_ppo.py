@@ -98,6 +98,7 @@ def in_their_steps(task, before, gradient):
     return after
 
 
+@pytest.mark.slow
 @pytest.mark.simulator
 @pytest.mark.parametrize("task", [UNBOUNDED, CHOICES], ids=["normal", "choices"])
 def test_gradients_are_those_of_rejax(task):
@@ -124,6 +125,7 @@ def test_gradients_are_those_of_rejax(task):
     close(their_critic(moved), state.critic_ts.params)
 
 
+@pytest.mark.slow
 @pytest.mark.simulator
 @pytest.mark.parametrize("task", [UNBOUNDED, CHOICES], ids=["normal", "choices"])
 def test_learning_is_that_of_rejax(task):
@@ -162,6 +164,7 @@ def test_learning_is_that_of_rejax(task):
     close(their_critic(state.rest.critic.params), their.critic_ts.params)
 
 
+@pytest.mark.slow
 def test_moments_are_those_of_all_observations():
     agent, told = plain_agent(False), transitions(UNBOUNDED, 12)
     state = agent.init(KEY)

@@ -14,6 +14,7 @@ from nesht_jax.rl.replay import empty_experience, extend, make_replay, sample
 TASK = choice_task()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(capacity=st.integers(1, 9), envs=st.lists(st.integers(1, 9), max_size=6))
 def test_it_holds_the_newest(capacity, envs):

@@ -97,6 +97,7 @@ def their_update(algorithm, state, batch):
     return state.replace(alpha_ts=alpha_ts, critic_target_params=targets)
 
 
+@pytest.mark.slow
 @pytest.mark.simulator
 def test_learning_is_that_of_rejax_update_by_update(monkeypatch):
     """Both draw the same numbers; a replay of one transition leaves no choice of batches."""

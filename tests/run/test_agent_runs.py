@@ -67,6 +67,7 @@ def leaves(state):
     return [plain(leaf) for leaf in jax.tree.leaves(state)]
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_resumed_agent_is_the_uninterrupted_one_bit_for_bit(name, tmp_path, quiet):

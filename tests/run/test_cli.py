@@ -130,6 +130,7 @@ def test_a_limit_that_is_passed_is_refused_and_the_saved_one_stays(
     assert (probe_run.folder / "config.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_new_limit_takes_the_place_of_the_old(capsys, finished):
     done = sum(row.steps for row in read_rows(finished.folder / "metrics.jsonl"))
     limit = done + 1

@@ -372,7 +372,6 @@ def test_the_last_layer_begins_as_it_is_told(start):
     assert (params["layer0"]["kernel"] != 0).any()
 
 
-@pytest.mark.slow
 def test_clipup_is_an_optimizer_whose_steps_have_one_length():
     chosen = OptimizerConfig("clipup", 0.3, options={"max_speed": 0.5})
     made = experiment(optimizer=chosen, sparsity=SparsityConfig("none"))
@@ -519,7 +518,6 @@ def test_fewer_weights_than_actions_are_told():
         check_sparsity(made)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("begin, every, told", [(0, 1, True), (0, 10, False), (10, 1, False)])
 def test_a_thresholding_by_chance_is_told(begin, every, told):
     """Two directions an update, of more than a hundred weights."""

@@ -13,6 +13,7 @@ from nesht_jax.run.train import train
 STANDARD_ERRORS = 5
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_a_function_of_its_seed(probe_run):
     again, same, other = (
         evaluate_run(probe_run.folder, episodes=20, seed=seed)._replace(reading=None)
@@ -21,6 +22,7 @@ def test_an_evaluation_is_a_function_of_its_seed(probe_run):
     assert again == same != other
 
 
+@pytest.mark.slow
 def test_noise_on_what_is_seen_costs_a_trained_policy_the_more_the_larger_it_is(probe_run):
     means = [
         evaluate_run(probe_run.folder, episodes=40, observation_noise=deviation).thresholded.mean

@@ -61,6 +61,7 @@ def config_of(task="gymnasium/CartPole-v1", **changes):
     return Config(task=task, **usual | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["envpool/Pendulum-v1", "gymnasium/Pendulum-v1"])
 def test_every_share_has_resets_of_its_own(task):
     """The same weights in every member, and no distractors: resets alone differ."""

@@ -83,6 +83,7 @@ def test_choices_say_what_becomes_of_them():
     assert reads.units.startswith("one is drawn by their softmax; ")
 
 
+@pytest.mark.slow
 def test_a_loaded_policy_knows_its_names(probe_run):
     policy = load(probe_run.folder)
     assert policy.reading.sensors == policy.task.feature_names

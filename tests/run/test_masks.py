@@ -48,6 +48,8 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.bits
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, quiet):
     config = METHODS["rigl"]
     whole = train(replace(config, out=str(tmp_path / "whole")), console=quiet)
@@ -59,6 +61,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, quiet):
     assert without_time(resumed.rows)[5:] == without_time(whole.rows)[5:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["set", "rigl", "pruning"])
 def test_a_run_ends_with_as_many_weights_as_it_keeps(method, tmp_path, quiet):
     whole = train(replace(METHODS[method], out=str(tmp_path / "whole")), console=quiet)
@@ -68,6 +71,8 @@ def test_a_run_ends_with_as_many_weights_as_it_keeps(method, tmp_path, quiet):
     assert whole.rows[-1].evaluation.sparsity == pytest.approx(84 * alive / 89)
 
 
+@pytest.mark.slow
+@pytest.mark.bits
 def test_seeds_side_by_side_have_their_own_masks_to_the_bits_of_the_run_alone(tmp_path, quiet):
     config = METHODS["set"]
     list(sweep([config], seeds=[0, 1], folder=tmp_path / "both", console=quiet))

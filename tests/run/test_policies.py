@@ -27,6 +27,7 @@ def row(generation, mean):
     return Row(generation, evaluation=found)
 
 
+@pytest.mark.slow
 def test_the_file_tells_what_the_metrics_tell(probe_run):
     arrays, told = read_arrays(probe_run.folder), evaluations(probe_run.rows)
     assert arrays["generation"].tolist() == list(told) == [0, 4, 8, 12]
@@ -37,6 +38,7 @@ def test_the_file_tells_what_the_metrics_tell(probe_run):
     assert not any(np.array_equal(a, b) for a, b in zip(kernels, kernels[1:], strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", [4, 8, 12])
 def test_each_is_what_a_run_of_so_many_generations_ends_with(probe, probe_run, quiet, generation):
     result = train(replace(probe, generations=generation), console=quiet)
@@ -45,6 +47,7 @@ def test_each_is_what_a_run_of_so_many_generations_ends_with(probe, probe_run, q
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_same(probe, probe_run, quiet):
     train(replace(probe, generations=6), console=quiet)
     cut = read_arrays(train(replace(probe, generations=6), resume=True, console=quiet).folder)
@@ -67,6 +70,7 @@ def test_what_a_resumed_run_makes_again_is_there_once(tmp_path):
     assert arrays["params/layer0/kernel"][:, 0].tolist() == [0, 10, 7]
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_before_its_first_update_keeps_its_first_policy(probe, quiet):
     train(probe, console=quiet, on_evaluation=lambda row: True)
     resumed = train(probe, resume=True, console=quiet)
@@ -100,6 +104,7 @@ def test_the_best_is_the_highest_mean_and_the_last_of_equals(means, best):
     assert best_of(returns) == (len(means) - 1 if best is None else best)
 
 
+@pytest.mark.slow
 def test_the_best_is_loaded_evaluated_and_printed(probe_run, capsys):
     arrays = read_arrays(probe_run.folder)
     best = int(arrays["generation"][np.argmax(arrays["return"])])
@@ -164,6 +169,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(finished, harm):
     load(folder)  # the checkpoint is whole
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_refused_before_a_run_goes_on(finished, capsys):
     folder = finished.folder
     path = folder / NAME

@@ -11,6 +11,7 @@ from nesht_jax.run import provenance
 from nesht_jax.run.provenance import NAME, Sitting, read_sittings
 
 
+@pytest.mark.slow
 def test_a_run_tells_where_it_was_made(probe_run):
     (told,) = read_sittings(probe_run.folder)
     assert (told["from_generation"], told["to_generation"]) == (0, 12)

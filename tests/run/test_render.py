@@ -68,6 +68,7 @@ def staged(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_a_film_of_an_episode(staged, probe_run):
     made = film(probe_run.folder)
     assert (made.total, made.steps, made.over, made.seconds) == (3.0, 3, True, 0.1)
@@ -237,7 +238,6 @@ def test_a_robot_of_envpool_is_drawn_by_gymnasium(tmp_path, capsys, quiet):
 
 
 @opengl
-@pytest.mark.slow
 def test_a_robot_of_mjx_is_drawn_by_gymnasium():
     stage, played = make_stage(make_task("mjx/hopper", distractors=1, options={"iterations": 8}))
     assert played.name == "gymnasium/Hopper-v5" and stage.reset().shape == (22,)
@@ -246,7 +246,6 @@ def test_a_robot_of_mjx_is_drawn_by_gymnasium():
 
 
 @opengl
-@pytest.mark.slow
 def test_options_of_the_pool_are_not_those_of_what_is_drawn():
     task = make_task("envpool/Hopper-v5", options={"num_threads": 1, "reset_noise_scale": 0.0})
     stage, played = make_stage(task)

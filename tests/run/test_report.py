@@ -29,6 +29,7 @@ def told(probe_run):
     return gather(probe_run.folder, episodes=30)
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_same_run(told, probe_run):
     nesht, command, task, *options = shlex.split(told.command)
     assert (nesht, command, task) == ("nesht", "train", "probe/linear")
@@ -77,6 +78,7 @@ def test_changed_are_the_settings_that_are_not_the_defaults(told):
     assert told.settings["sparsity.exempt_bias"] == "false"
 
 
+@pytest.mark.slow
 def test_the_last_point_is_the_policy_itself(told, probe_run):
     policy = load(probe_run.folder)
     last = told.pruned[-1]
@@ -100,6 +102,7 @@ def test_each_point_keeps_the_largest_weights(told, probe_run):
     assert means[-1] > means[0]
 
 
+@pytest.mark.slow
 def test_inputs_are_counted_where_inputs_are_selected(probe, quiet):
     sparsity = SparsityConfig(unit="row", keep=5, every=4)
     folder = train(replace(probe, sparsity=sparsity), console=quiet).folder
@@ -137,6 +140,7 @@ def test_the_command_writes_a_page(probe_run, tmp_path, capsys):
     assert out[-2] in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_film_of_the_run_is_in_its_page_or_else_its_robot(probe, quiet, monkeypatch):
     folder = train(replace(probe, generations=4), console=quiet).folder
     monkeypatch.setattr(report, "robot", lambda folder, task: b"still")
@@ -148,6 +152,7 @@ def test_a_film_of_the_run_is_in_its_page_or_else_its_robot(probe, quiet, monkey
     assert (told.film, told.robot) == ("data:image/webp;base64,bW92aW5n", "")
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared(probe_run, probe, quiet, tmp_path, capsys):
     other = train(replace(probe, seed=1), console=quiet).folder
     page = tmp_path / "page.html"
@@ -166,6 +171,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_played(
         assert said in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_sentence(probe_run, probe, quiet, tmp_path, capsys):
     def complaint(*words):
         assert main(["report", *map(str, words)]) == 2

@@ -68,6 +68,7 @@ def test_where_nothing_can_be_drawn_nothing_is_said(hopper, tmp_path, monkeypatc
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_robot(probe, quiet, monkeypatch):
     file = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 0, 0)).save(file, "webp", lossless=True)

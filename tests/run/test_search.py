@@ -56,6 +56,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["policy gradient", "outside JAX"])
 def test_a_resumed_search_is_the_uninterrupted_one_bit_for_bit(name, tmp_path, quiet):
@@ -76,6 +77,7 @@ def run(tmp_path_factory):
     return train(replace(SEARCHED, search=search, out=str(folder)))
 
 
+@pytest.mark.slow
 def test_what_is_loaded_is_the_center_with_the_best_architecture(run):
     policy = load(run.folder)
     structure, controller = build(run.config).search
@@ -133,6 +135,7 @@ def test_its_size_and_its_pictures_are_of_what_it_reads(run):
             assert len(picture.convert("RGB").getcolors(2**24)) > 50
 
 
+@pytest.mark.slow
 def test_nothing_is_added_where_nothing_is_searched(tmp_path, quiet):
     config = replace(SEARCHED, search=SearchConfig(), generations=2, out=str(tmp_path / "run"))
     done = train(config, console=quiet)
@@ -142,6 +145,7 @@ def test_nothing_is_added_where_nothing_is_searched(tmp_path, quiet):
     assert "edges" not in read_arrays(done.folder)
 
 
+@pytest.mark.slow
 def test_what_is_behind_a_closed_gate_is_not_read(tmp_path, quiet):
     """W · sigmoid(Γ/α) is near 0 there, not 0."""
     policy = PolicyConfig(hidden=(4,), kernel="masked", start="normal")
@@ -155,6 +159,7 @@ def test_what_is_behind_a_closed_gate_is_not_read(tmp_path, quiet):
     assert done.rows[-1].evaluation.sparsity == pytest.approx((entries - opened) / (entries + 5))
 
 
+@pytest.mark.slow
 def test_evolution_may_be_told_of_one_member(tmp_path, quiet):
     few = replace(SEARCHED, search=replace(SEARCHED.search, samples=1), generations=2)
     assert train(replace(few, out=str(tmp_path)), console=quiet).state.generation == 2
@@ -180,6 +185,7 @@ def test_gates_do_not_compete_with_weights(unit):
     assert np.count_nonzero(lives if unit == "weight" else lives.any(1)) == 2
 
 
+@pytest.mark.slow
 def test_thresholding_goes_with_a_search(tmp_path, quiet):
     """What H_k zeroes is dead in every architecture."""
     sparsity = SparsityConfig(fraction=0.5, every=1, exempt_bias=True)

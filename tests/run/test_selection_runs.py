@@ -43,12 +43,14 @@ def whole(tmp_path_factory):
     return train(replace(SELECTED, out=str(out)), console=Console(file=StringIO()))
 
 
+@pytest.mark.slow
 def test_it_finds_the_inputs_that_matter(whole):
     assert "reads 5 of 5 sensors and 0 of 25 irrelevant inputs" in whole.reading.verdict()
     returns = [row.evaluation.mean for row in whole.rows if row.evaluation]
     assert returns[-1] > -0.1 * abs(returns[0])
 
 
+@pytest.mark.slow
 def test_it_finds_them_with_sigma_per_output(tmp_path, quiet):
     """An output has 30 inputs and a bias, of which ever fewer are tried."""
     algorithm = replace(SELECTED.algorithm, sigma=0.5, sigma_per="output")
@@ -72,6 +74,7 @@ def test_the_policy_that_is_kept_is_the_center(whole):
     np.testing.assert_array_equal(load(whole.folder).params["layer0"]["kernel"], center)
 
 
+@pytest.mark.slow
 def test_in_mid_search_what_does_not_live_is_not_played(tmp_path, quiet):
     cut = train(replace(SELECTED, generations=30, out=str(tmp_path / "cut")), console=quiet)
     params = cut.state.params
@@ -82,6 +85,8 @@ def test_in_mid_search_what_does_not_live_is_not_played(tmp_path, quiet):
     np.testing.assert_array_equal(played, np.where(mask, kernel, 0))
 
 
+@pytest.mark.slow
+@pytest.mark.bits
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(whole, tmp_path, quiet):
     """Cut between two decisions."""
     cut = replace(SELECTED, generations=23, out=str(tmp_path / "cut"))
@@ -97,6 +102,8 @@ def test_both_evaluations_of_a_checkpoint_are_of_the_center(whole):
     assert found.center_sparsity == found.thresholded_sparsity
 
 
+@pytest.mark.slow
+@pytest.mark.bits
 def test_seeds_side_by_side_have_the_bits_of_the_run_alone(whole, tmp_path, quiet):
     found = list(sweep([SELECTED], seeds=[1, 0], folder=tmp_path, console=quiet))
     assert bits(found[-1][1].state) == bits(whole.state)
@@ -120,6 +127,7 @@ def test_little_power_is_told():
         check_sparsity(made)
 
 
+@pytest.mark.slow
 def test_members_at_the_center_of_a_search_play_what_lives():
     """An architecture is searched too: members of the unperturbed center have zeros elsewhere."""
     search = SearchConfig(space=("edges",), edges=10, num_center=4)

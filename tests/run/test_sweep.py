@@ -119,12 +119,14 @@ def test_more_generations_go_on_with_a_finished_run(tmp_path, quiet):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_more_generations_is_refused(config, quiet):
     trained(config, console=quiet)
     with pytest.raises(ValueError, match="has 4 generations, more than 2"):
         trained(replace(config, generations=2), console=quiet)
 
 
+@pytest.mark.slow
 def test_a_run_of_other_settings_is_refused_and_left_as_it_is(config, quiet):
     before = files(trained(config, console=quiet).folder)
     other = replace(config, algorithm=AlgorithmConfig(num_members=8, sigma=0.2), seed=1)
@@ -174,6 +176,7 @@ def test_a_check_refuses_what_one_run_would_be_refused_for(tmp_path, quiet):
         check(planned([longer], seeds=[0], folder=tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_refused_run_of_more_generations_keeps_its_config(config, quiet):
     trained(config, console=quiet)
     before = Path(config.folder, "config.yaml").read_bytes()
@@ -272,6 +275,7 @@ def test_side_by_side_are_no_more_than_fill_the_device(monkeypatch):
     assert sizes([SPARSE], seeds=range(5)) == [2, 2, 1]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("steps", [500, pytest.param(None, marks=pytest.mark.slow)])
 def test_a_run_beside_others_is_the_run_alone_bit_for_bit(tmp_path, quiet, steps):
     """With a limit of steps some end before others."""

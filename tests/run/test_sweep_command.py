@@ -256,7 +256,6 @@ def test_a_sweep_that_is_cut_off_says_how_to_go_on_and_does(capsys, tmp_path, mo
     assert table(whole) == table(tmp_path / "cut")
 
 
-@pytest.mark.slow
 def test_ctrl_c_between_two_runs_is_no_traceback(capsys, tmp_path, monkeypatch):
     def interrupted(batch, *, console):
         raise KeyboardInterrupt

@@ -122,6 +122,7 @@ def check_shown(folder):
     assert [point[2] for point in found] == pytest.approx([point[2] for point in expected])
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_rows(small, quiet):
     folder = train(replace(small, track="tensorboard"), console=quiet).folder
     check_shown(folder)
@@ -129,6 +130,7 @@ def test_tensorboard_shows_the_rows(small, quiet):
     assert steps == [80 * generation for generation in range(10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_tensorboard_shows_a_resumed_run_once(small, quiet, killed):
     config = replace(small, track="tensorboard")
@@ -143,6 +145,7 @@ def test_tensorboard_shows_a_resumed_run_once(small, quiet, killed):
 # ----------------------------------------------------------------------- Weights & Biases, trackio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "killed"), [("wandb", True), ("trackio", False)])
 def test_a_resumed_run_goes_on_with_its_curves(small, quiet, fake, name, killed):
     runs, config = fake(name), replace(small, track=name)
@@ -169,6 +172,7 @@ def without_time(told):
     return steps, {t: x for t, x in numbers.items() if t not in seconds and "eval" not in t}
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart(small, quiet, fake, monkeypatch):
     runs = fake("wandb")
     for begin in ("2026-01-01T00:00:00", "2026-01-01T00:00:01"):
@@ -180,6 +184,7 @@ def test_runs_of_one_name_are_told_apart(small, quiet, fake, monkeypatch):
     assert runs[0].options["dir"] == folder
 
 
+@pytest.mark.slow
 def test_wandb_without_an_account_is_one_sentence(small, fake, capsys, monkeypatch):
     fake("wandb")
     module = sys.modules["wandb"]
@@ -201,6 +206,7 @@ def test_wandb_without_an_account_is_one_sentence(small, fake, capsys, monkeypat
 # -------------------------------------------------------------------------------------- the choice
 
 
+@pytest.mark.slow
 def test_nothing_is_tracked_unless_it_is_asked_for(probe_run):
     assert not {"tensorboard", "wandb"} & {path.name for path in probe_run.folder.iterdir()}
 
@@ -222,6 +228,7 @@ def test_a_missing_package_is_one_sentence_before_anything_is_written(
     assert not small.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_change_how_it_is_tracked(small, quiet, fake):
     folder = train(small, console=quiet).folder
     runs = fake("trackio")

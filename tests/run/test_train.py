@@ -126,6 +126,7 @@ COMMON = Config(  # with fraction 0.5 it is the program of the tests of sweeps a
 )
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:sparsity.fraction .* keeps:UserWarning")
 @pytest.mark.simulator
@@ -143,6 +144,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(changes, tmp_path, q
     assert told == {row.generation: row for row in without_time(whole.rows)}
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_the_bits_do_not_depend_on_how_generations_are_grouped(probe, tmp_path, quiet, monkeypatch):
     together = train(probe, console=quiet)
@@ -226,6 +228,7 @@ def test_a_budget_ends_a_run_the_same_however_generations_are_grouped(
     assert without_time(alone.rows) == without_time(together.rows)
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.parametrize(("changes", "budget"), BUDGETS)
 def test_a_resumed_run_of_more_steps_is_the_uninterrupted_one_bit_for_bit(

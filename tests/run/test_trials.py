@@ -58,6 +58,7 @@ def titles(monkeypatch):
     return told
 
 
+@pytest.mark.slow
 def test_three_policies_play_from_one_reset(probe_run, stages, titles):
     films = film_trials(probe_run.folder, seed=3)
     generations = [trial.generation for trial in films]

@@ -58,6 +58,7 @@ def test_the_table_and_its_json(capsys):
     assert told[0]["mean"] == cards()[NAMES[0]].mean
 
 
+@pytest.mark.slow
 @pytest.mark.simulator
 def test_commands_take_an_entry_and_leave_it_as_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -65,6 +65,7 @@ def trained(algorithm, generations, *, seed=0, theta=THETA, fitness=fitness_of):
 # --------------------------------------------------------------------------- the planted answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_planted_edges_are_found_by_who_learns(name):
     """Of 60 edges 6 count, and θ = 0 has -21.25; three seeds."""
@@ -84,6 +85,7 @@ def test_planted_edges_are_found_by_who_learns(name):
         assert (np.asarray(infos.distinct_architectures[:, -1]) < 10).all()
 
 
+@pytest.mark.slow
 def test_planted_colors_are_found_whatever_they_are_called():
     space = product({"colors": choices(24, 3)})
     planted = jnp.array([2.0, -1.0, 0.5])[jnp.arange(24) % 3]
@@ -115,6 +117,7 @@ def small(controller=None, **options):
     return searching(controller, members=8, center=4, **options)
 
 
+@pytest.mark.slow
 def test_members_are_the_algorithms_with_an_architecture_of_their_own():
     algorithm, inner, structure = small(), nes(8), make_structure(LAYERS)
     theta = jax.tree.map(lambda x: x + 0.5, THETA)
@@ -135,6 +138,7 @@ def test_members_are_the_algorithms_with_an_architecture_of_their_own():
     assert structure.num_edges == 60
 
 
+@pytest.mark.slow
 def test_the_weights_learn_as_the_algorithm_does_from_the_first_members_alone():
     algorithm, inner = small(), nes(8)
     state = algorithm.init(jax.random.key(1), THETA)
@@ -147,6 +151,7 @@ def test_the_weights_learn_as_the_algorithm_does_from_the_first_members_alone():
     assert float(info.edges) == 6
 
 
+@pytest.mark.slow
 def test_the_controller_learns_from_all():
     algorithm = small(regularized_evolution(EDGES, population_size=12))
     state = algorithm.init(jax.random.key(1), THETA)
@@ -159,6 +164,7 @@ def test_the_controller_learns_from_all():
     np.testing.assert_array_equal([np.flatnonzero(row) for row in kernels], alive)
 
 
+@pytest.mark.slow
 def test_who_failed_counts_as_the_worst_and_nobody_learns_from_nobody():
     algorithm = small(regularized_evolution(EDGES, population_size=12))
     state = algorithm.init(jax.random.key(1), THETA)
@@ -172,6 +178,7 @@ def test_who_failed_counts_as_the_worst_and_nobody_learns_from_nobody():
     assert int(after.generation) == 1
 
 
+@pytest.mark.slow
 def test_architectures_are_kept_for_some_generations():
     algorithm = small(regularized_evolution(EDGES, population_size=12), every=3)
     theta = jax.tree.map(lambda x: x + 1.0, THETA)
@@ -257,6 +264,7 @@ def test_smallness_is_worth_what_the_schedule_says():
     assert np.isnan(end[2])
 
 
+@pytest.mark.slow
 def test_a_target_brings_the_edges_down():
     """All of 60 masks are worth something, but 20 are worth more each than what they cost."""
     space = product({"mask": choices(60, 2)})

@@ -56,6 +56,7 @@ def test_the_mode_takes_the_most_probable_each_time():
     assert tuple(SPACE.mode(moved()).tolist()) == taken
 
 
+@pytest.mark.slow
 def test_gradients_are_finite():
     for k in (2, 5):
         space = pointer_network(5, k, width=4)
@@ -63,6 +64,7 @@ def test_gradients_are_finite():
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(g))
 
 
+@pytest.mark.slow
 def test_it_learns_that_two_belong_together():
     """Pairs {0, 1} and {2, 3} earn, mixed ones do not: no plain logits can say so."""
     controller = policy_gradient(pointer_network(4, 2, width=16), entropy=0.05)

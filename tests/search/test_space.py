@@ -42,6 +42,7 @@ def test_subsets_are_drawn_as_their_log_probabilities_say():
         assert abs(counts[order] / number - p) < 4.5 * (p * (1 - p) / number) ** 0.5
 
 
+@pytest.mark.slow
 def test_gradients_of_log_probabilities_are_finite_even_where_all_are_taken():
     for k in (2, 5):
         g = jax.grad(subset(5, k).log_prob)(LOGITS, jnp.arange(k))
@@ -145,6 +146,7 @@ def test_orders_of_a_subset_are_one_architecture():
     assert one != space.canonical({"edges": jnp.array([7, 2, 4]), "masks": masks}).tolist()
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_x64():
     space = product({"edges": subset(9, 3), "masks": choices(4, 3)})
     before = space.mutate(KEY, space.draw(KEY, space.logits))

@@ -62,7 +62,6 @@ def supports_of_many(mask, explore, unit):
     return jax.vmap(lambda key: units.support(mask, key, explore))(keys)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["weight", "row"])
 @pytest.mark.parametrize("explore", [0.05, 0.3])
 def test_a_support_is_the_living_and_a_share_of_the_dead(explore, unit):
@@ -147,7 +146,6 @@ def exploration(name, wrap=None):
 DECISIONS = (3, 6, 9, 12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MOMENTUM)
 def test_nothing_outside_the_support_moves(name):
     path = exploration(name)
@@ -188,7 +186,6 @@ def test_a_support_holds_the_living_and_some_others_and_is_drawn_anew(name):
     assert all(t.any() for t in tried) and (tried[0] != tried[1]).any()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MOMENTUM)
 def test_before_the_first_decision_all_moves(name):
     path, plain = exploration(name), path_of(MOMENTUM[name], updates=2)
@@ -206,7 +203,6 @@ def test_between_decisions_the_mask_is_the_support():
         equal(path[update][1][-1].mask, path[update][1][-1].support)
 
 
-@pytest.mark.slow
 def test_moments_of_what_may_not_move_are_forgotten():
     path, plain = exploration("adam", masked_moments), exploration("adam")
     for update in range(3, 13):
@@ -224,7 +220,6 @@ def decided_at(updates, **options):
     return [i for i in range(1, updates + 1) if not kernels(path[i][0]).all()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, updates",
     [
@@ -286,6 +281,7 @@ def test_where_all_is_tried_there_is_no_support_and_no_key_is_needed():
 WEIGHTS = {name: PARAMS[name] for name in KERNELS}
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 def test_where_all_is_tried_the_bits_are_those_of_the_operator():
     optimizer = optax.chain(optax.adam(0.1), hard_thresholding(keep=30, every=2, explore=1.0))
@@ -303,7 +299,6 @@ def test_where_all_is_tried_the_bits_are_those_of_the_operator():
         equal(found[0], params)
 
 
-@pytest.mark.slow
 def test_a_traced_share_of_one_moves_all():
     options = {"every": 2, "begin": 1}
     all_tried = path_of(exploring(**options), updates=5)

@@ -77,6 +77,7 @@ def test_the_center_is_exactly_k_sparse_and_kept_entries_step_as_without(size):
     equal(sparse, hard_threshold(dense, 6))
 
 
+@pytest.mark.bits
 def test_kept_entries_take_the_plain_step_to_the_bit():
     """A difference of sums would round it away: the weights are far larger than the step."""
     params, transformation = jax.tree.map(lambda p: 1e4 * p, PARAMS), hard_thresholding(keep=6)

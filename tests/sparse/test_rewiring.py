@@ -224,6 +224,7 @@ def test_a_kernel_that_is_not_named_stays_dense():
 # ------------------------------------------------------------------------------ equivalences
 
 
+@pytest.mark.bits
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("inner", ["adam", "sgd", "adamw"])
@@ -241,7 +242,7 @@ def test_with_all_weights_alive_it_is_the_inner_optimizer_to_the_bit(method, inn
     equal(params, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize("method", ["rigl", "set"])
 def test_without_dropping_it_is_static_to_the_bit(method):
     optimizer = MAKERS[method](optax.adam(0.1), drop=0.0)
@@ -312,6 +313,7 @@ def test_stacked_is_each_network_by_itself():
     assert first.sum() == second.sum() == 8 and (first != second).any()
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("method", METHODS)
 def test_jit_and_a_cut_in_the_middle_change_no_bit(method):
     optimizer = MAKERS[method](optax.adam(0.1))
@@ -327,7 +329,6 @@ def test_jit_and_a_cut_in_the_middle_change_no_bit(method):
 PLAIN = ["adabelief", "adagrad", "adam", "adamw", "lion", "rmsprop", "yogi"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_grows_has_the_moments_of_a_new_weight(name):
     inner = optimizers()[name](0.01)
@@ -364,7 +365,6 @@ def with_moments(state, moments):
     )
 
 
-@pytest.mark.slow
 def test_the_first_step_of_what_grows_late_is_three_learning_rates():
     """(1 - b₁)/√(1 - b₂), as Adam counts on: 3.162."""
     params = {"kernel": jnp.asarray([[1.0], [2.0], [0.0]], jnp.float32)}
@@ -381,7 +381,6 @@ def test_the_first_step_of_what_grows_late_is_three_learning_rates():
     assert updates["kernel"][0, 0] == -1.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["set", "rigl"])
 def test_what_grows_at_the_first_update_grows_from_zero(method):
     """Dead weights hold what they were drawn with until then, which is not theirs to begin with."""
@@ -436,7 +435,6 @@ TRUTH = np.zeros(40, np.float32)
 TRUTH[:5] = [3, -2, 2, 1.5, -1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rigl", "set", "pruning", "static"])
 def test_a_student_of_few_weights_finds_those_of_its_teacher_unless_they_are_static(method):
     x = jnp.asarray(np.random.RandomState(5).randn(400, 40), jnp.float32)
@@ -552,7 +550,6 @@ def test_params_must_be_given(unchecked):
         optimizer.update(PARAMS, optimizer.init(PARAMS))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", [set_, rigl, static], ids=lambda method: method.__name__)
 def test_a_state_may_be_donated_and_another_begun_alike(method):
     options = {} if method is static else {"every": 2, "end": 20}

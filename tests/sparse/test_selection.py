@@ -130,7 +130,6 @@ def test_what_is_promising_is_tried_and_a_share_of_the_rest(unit):
     assert abs(drawn.mean() - EXPLORE) < 4 * error
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["row", "weight"])
 def test_what_is_promising_narrows_to_the_end(unit):
     """Of the others none is tried here."""

@@ -130,6 +130,7 @@ def test_of_what_has_p_one_nothing_is_rejected(level):
     assert not rejected_at(np.ones(50, np.float32), level).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nulls, others", [(60, 0), (45, 15)])
 def test_the_share_of_false_discoveries_is_what_was_asked_for(nulls, others):
     """Level · nulls / units, as of independent p-values: with 128 phantoms these nearly are."""

@@ -180,7 +180,6 @@ def small_blocks(monkeypatch):
 jitted_mask_of_large = jax.jit(mask_of_large)  # traced once, with small blocks
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE_VECTORS)
 def test_large_vectors_are_sampled_and_counted_in_blocks(small_blocks, name):
     flat = LARGE_VECTORS[name].astype(np.float32)
