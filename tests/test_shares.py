@@ -45,12 +45,14 @@ def test_the_sum_over_devices_has_the_bits_of_the_tree(found):
     assert all(found["sums"].values())
 
 
+@pytest.mark.slow
 def test_the_work_of_a_device_falls_with_their_number(found):
     flops = {int(n): told["flops"] for n, told in found["compiled"]["devices"].items()}
     for devices in (2, 4, 8):
         assert flops[devices] < 1.15 * flops[1] / devices
 
 
+@pytest.mark.slow
 def test_between_devices_go_fitness_moments_and_one_vector(found):
     told = found["compiled"]
     for name, one in told["devices"].items():
@@ -62,6 +64,7 @@ def test_between_devices_go_fitness_moments_and_one_vector(found):
         assert set(one["bytes"]) <= {"all-gather", "collective-permute"}
 
 
+@pytest.mark.slow
 def test_no_device_waits_for_another_within_an_episode(found):
     for one in found["compiled"]["devices"].values():
         assert one["loops"] > 0
@@ -69,12 +72,14 @@ def test_no_device_waits_for_another_within_an_episode(found):
     assert len(found["compiled"]["control"]) == 1  # where there is one, it is found
 
 
+@pytest.mark.slow
 def test_a_run_takes_a_share_for_each_device_and_compiles_once(found):
     assert found["compilations"]["shares"] == 8
     first, *_, before_the_last, _ = found["compilations"]["compiled"]
     assert first == before_the_last > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["weight", "row", "explore", "support"])
 def test_weights_and_moments_may_lie_in_parts_and_only_counts_are_moved(found, case):
     told = found["sharded"][case]

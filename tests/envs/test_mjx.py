@@ -211,6 +211,7 @@ def test_a_step_is_gymnasiums(name, stepper):
         assert 0.03 < np.mean(terminated) < 0.9
 
 
+@pytest.mark.slow
 def test_the_humanoids_share_a_program(stepper):
     state = state_from(*(np.tile(x, (BATCH, 1)) for x in (gym("humanoid").init_qpos, np.zeros(23))))
     for name in HUMANOIDS:

@@ -276,7 +276,8 @@ def test_side_by_side_are_no_more_than_fill_the_device(monkeypatch):
 
 
 @pytest.mark.bits
-@pytest.mark.parametrize("steps", [500, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [500, None])
 def test_a_run_beside_others_is_the_run_alone_bit_for_bit(tmp_path, quiet, steps):
     """With a limit of steps some end before others."""
     base = replace(COUNTDOWN, steps=steps, generations=None if steps else 6)
