@@ -26,10 +26,10 @@ MOST_NUMBERS = 12_000
 
 
 class Pruned(NamedTuple):
-    """How a policy plays with only its largest weights, or inputs.
+    """How a policy plays with only its largest params, or inputs.
 
     Attributes:
-        k: number of weights, or inputs, that are kept.
+        k: number of params, or inputs, that are kept.
         score: score of the episodes played.
         kernel: first layer's kernel with zeros where it is pruned; None where inputs are images.
     """
@@ -53,7 +53,7 @@ class Run(NamedTuple):
         made: versions, device and times, in words.
         reading: what the policy reads; None of images.
         pruned: score against k, the whole policy last; empty where it was not measured.
-        unit: what k counts: ``"inputs"`` or ``"weights"``.
+        unit: what k counts: ``"inputs"`` or ``"params"``: weights and biases.
         kernels: first layer's kernel at each evaluation that is kept, by generation.
         film: film as a data URI; empty where there is none.
         robot: still of the robot as a data URI, for a page without a film; likewise empty.
@@ -71,7 +71,7 @@ class Run(NamedTuple):
     made: str
     reading: Reading | None = None
     pruned: Sequence[Pruned] = ()
-    unit: str = "weights"
+    unit: str = "params"
     kernels: dict[int, Float[np.ndarray, "inputs outputs"]] = {}
     film: str = ""
     robot: str = ""

@@ -72,7 +72,7 @@ def gather(
         made=_made(folder),
         reading=reads,
         pruned=[] if episodes is None else pruned(config, experiment, at, episodes=episodes),
-        unit="inputs" if by_rows(config) else "weights",
+        unit="inputs" if by_rows(config) else "params",
         kernels={} if reads is None else _kernels(folder, experiment.policy.layers[0].kernel),
         film=picture_uri(films[0].name, films[0].read_bytes()) if films else "",
         robot="" if still is None else picture_uri(ROBOT, still),
@@ -111,7 +111,7 @@ def by_rows(config: Config) -> bool:
 
 
 def pruned(config: Config, experiment: Experiment, at: Learned, *, episodes: int) -> list[Pruned]:
-    """Plays a policy with its k largest weights, or inputs, for some k up to all that live.
+    """Plays a policy with its k largest params, or inputs, for some k up to all that live.
 
     Args:
         config: config of the run, whose sparsity tells whether inputs are counted.

@@ -86,7 +86,7 @@ def test_the_last_point_is_the_policy_itself(told, probe_run):
     assert last.k == sum(int((x != 0).sum()) for x in jax.tree.leaves(_read(policy.params)))
     elsewhere = evaluate_run(probe_run.folder, episodes=200).thresholded
     assert last.score.low - 3 < elsewhere.mean < last.score.high + 3
-    assert told.unit == "weights" and told.generation == 12
+    assert told.unit == "params" and told.generation == 12
 
 
 def _read(params):
