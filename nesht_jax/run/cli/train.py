@@ -22,7 +22,7 @@ from nesht_jax.run.fields import differences
 from nesht_jax.run.launcher import LostProcessError, place_of
 from nesht_jax.run.machine import keep_compilations
 from nesht_jax.run.settings import read_command
-from nesht_jax.run.yaml import config_of, dump, merge, parse, read_config
+from nesht_jax.run.yaml import Plain, config_of, dump, merge, parse, read_config
 
 AUTO = "auto"
 """What ``--resume`` takes instead of a folder."""
@@ -59,7 +59,9 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
     elif given.trust:
         raise ValueError("--trust goes with --resume RUN: a task that you name is trusted")
     else:
-        config, notes = read_command(given.settings, given_settings(given))
+        options = given_settings(given)
+        config, notes = read_command(given.settings, options)
+        _refuse_idle(options, config)
     keep_compilations()
     from rich.console import Console
 
@@ -90,6 +92,21 @@ def prepare(parser: argparse.ArgumentParser, argv: list[str]) -> Callable[[], in
         return 128 + result.interrupted if result.interrupted else 0
 
     return work
+
+
+def _refuse_idle(options: Plain, config: Config) -> None:
+    """Refuses options of a part that the run does without; in a sweep others may have it."""
+    agent = config.agent.name
+    idle = {
+        "search": "without search.space" if not config.search.space else "",
+        "agent": "without agent.name" if agent is None else "",
+        "algorithm": f"with agent.name {agent}" if agent is not None else "",
+    }
+    for section, why in idle.items():
+        given = [f"{section}.{name}" for name in options.get(section, ())]
+        useless = [name for name in given if name not in ("search.space", "agent.name")]
+        if why and useless:
+            raise ValueError(f"{useless[0]} does nothing {why}")
 
 
 def _asked(folder: Path, given: argparse.Namespace, *, alone: bool) -> Config:
