@@ -63,12 +63,13 @@ def plain_returns(name, stacked, *, scale, horizon, **options):
     return np.array(totals), np.array(lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, scaled, horizon",
     [
         ("Breakout", False, 400),
         ("Pong", True, 60),
-        pytest.param("Qbert", True, 400, marks=pytest.mark.slow),
+        ("Qbert", True, 400),
     ],
 )
 def test_equals_one_game_at_a_time(name, scaled, horizon):

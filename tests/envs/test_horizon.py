@@ -16,11 +16,10 @@ TASKS = [
     "gymnasium/Pendulum-v1",
     "envpool/Hopper-v5",
     "envpool/Pendulum-v1",
-    pytest.param("mjx/inverted_pendulum", marks=pytest.mark.slow),
+    "mjx/inverted_pendulum",
     pytest.param(
         "brax/inverted_pendulum",
         marks=[
-            pytest.mark.slow,
             pytest.mark.filterwarnings("ignore:Brax System:UserWarning"),
             pytest.mark.filterwarnings("ignore:Accessing .* directly:DeprecationWarning"),
         ],
@@ -51,6 +50,7 @@ def played(task, horizon=None, **rules):
             evaluate.close()
 
 
+@pytest.mark.slow
 @pytest.mark.simulator
 @pytest.mark.parametrize("name", TASKS)
 def test_a_call_is_cut_as_a_task_of_that_horizon_is(name):

@@ -290,6 +290,7 @@ def test_both_sides_of_every_termination_bound(name, stepper):
     np.testing.assert_array_equal(terminated, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hopper", "walker2d", "halfcheetah", "ant", "humanoid"])
 def test_healthy_is_gymnasiums_rule_to_the_bound(name):
     env, rng = gym(name), np.random.default_rng(0)

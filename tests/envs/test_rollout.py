@@ -196,6 +196,7 @@ def faulty_episodes():
     return np.asarray(u), steps, fails.astype(bool)
 
 
+@pytest.mark.slow
 def test_an_episode_that_shows_its_policy_or_is_paid_no_number_fails_and_ends():
     _, steps, fails = faulty_episodes()
     evaluation = play_faulty()

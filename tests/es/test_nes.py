@@ -438,6 +438,7 @@ def test_a_sweep_over_seeds_and_k_is_the_single_runs_and_one_trace():
         assert_same(row(info, (s, i)), alone_info, _close)
 
 
+@pytest.mark.slow
 def test_a_generation_counts_its_steps_and_gathers_what_its_policies_saw():
     state, info = single_run(KEY, jnp.int32(5))
     assert info.steps.tolist() == info.simulated_steps.tolist() == [6 * 10] * 4

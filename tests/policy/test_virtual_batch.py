@@ -116,6 +116,7 @@ def test_a_slot_holds_its_own_statistics_and_what_all_share_is_held_once():
     assert sizes == [(4,), (4,), (5,), (5,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale, shift", [(1.0, 0.0), (0.5, 20.0)])
 def test_that_of_filters_is_by_channel(scale, shift):
     """It undoes what is done to references and observation alike."""

@@ -67,6 +67,7 @@ def test_the_same_seed_gives_the_same_bits_in_one_call_or_in_two(name):
     assert any((a != b).any() for a, b in zip(whole, run.bits(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL[:3])
 def test_a_diverging_agent_says_so(name):
     run = small_run(name)

@@ -177,6 +177,7 @@ def test_moments_are_those_of_all_observations():
     np.testing.assert_allclose(state.rest.rewards.deviation[0] / 12, rewards.var(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_scale_of_rewards_does_not_matter_when_they_are_normalized():
     def learned(scale):
         told, state = transitions(UNBOUNDED, 6), agent.init(KEY)

@@ -81,6 +81,7 @@ def test_seeds_side_by_side_have_their_own_masks_to_the_bits_of_the_run_alone(tm
     jax.tree.map(np.testing.assert_array_equal, load(folder).params, load(alone.folder).params)
 
 
+@pytest.mark.slow
 def test_a_run_begins_as_sparse_as_it_goes_on():
     for method in ("static", "set", "rigl"):
         state = build(METHODS[method]).state

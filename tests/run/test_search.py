@@ -90,6 +90,7 @@ def test_what_is_loaded_is_the_center_with_the_best_architecture(run):
     assert np.isfinite(policy(x)).all()
 
 
+@pytest.mark.slow
 def test_every_evaluation_kept_its_policy_and_what_was_proposed(run):
     arrays = read_arrays(run.folder)
     assert arrays["generation"].tolist() == [0, 4, 8, 9]
@@ -98,6 +99,7 @@ def test_every_evaluation_kept_its_policy_and_what_was_proposed(run):
     assert arrays["params/activation0/choice"].shape == (4, 4)
 
 
+@pytest.mark.slow
 def test_the_metrics_tell_of_the_search(run):
     for row in run.rows[1:]:
         assert row.edges == 9 and 2 <= row.distinct_architectures <= 30
@@ -107,12 +109,14 @@ def test_the_metrics_tell_of_the_search(run):
     assert sparsity == pytest.approx((entries - 9) / (entries + 5))  # biases live
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_the_run_is_of_that_policy(run):
     found = evaluate_run(run.folder, episodes=5)
     assert found.center == found.thresholded
     assert found.thresholded_sparsity == pytest.approx(run.rows[-1].evaluation.sparsity)
 
 
+@pytest.mark.slow
 def test_its_page_is_gathered(run):
     page = gather(run.folder, episodes=2)
     assert page.wiring.startswith("data:image/png;base64,") and page.size == run.size
@@ -121,6 +125,7 @@ def test_its_page_is_gathered(run):
     )
 
 
+@pytest.mark.slow
 def test_its_size_and_its_pictures_are_of_what_it_reads(run):
     policy = load(run.folder)
     small, dense = size(run.config, policy.policy, policy.params)

@@ -78,6 +78,7 @@ def test_three_policies_play_from_one_reset(probe_run, stages, titles):
     ]
 
 
+@pytest.mark.slow
 def test_the_last_picture_stays_where_an_episode_is_over(probe_run, stages):
     films = [trial.film.pictures for trial in film_trials(probe_run.folder)]
     joined = side_by_side(films)

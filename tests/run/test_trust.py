@@ -92,6 +92,7 @@ def test_the_wire_trips(run):
     assert tripped(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["eval", "render", "report", "export", "export --to=c", "train --resume"]
 )

@@ -198,6 +198,7 @@ def test_architectures_are_kept_for_some_generations():
     assert (seen[0] != seen[3]).any()
 
 
+@pytest.mark.slow
 def test_the_controller_may_learn_from_a_few():
     algorithm = small(regularized_evolution(EDGES, population_size=12), samples=5)
     state = algorithm.init(jax.random.key(1), THETA)
@@ -224,6 +225,7 @@ def test_what_cannot_be_is_refused(options, sentence):
         small(**options)
 
 
+@pytest.mark.slow
 def test_without_a_search_the_structure_alone_is_trained():
     structure = make_structure(LAYERS, "toeplitz")
     theta = structure.init(jax.random.key(0), THETA)

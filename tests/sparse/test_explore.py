@@ -384,6 +384,7 @@ def test_members_differ_from_the_center_exactly_on_the_support(mirrored):
     assert not kernels(support_of(states[2][1], PARAMS)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_a_generation_is_nes_on_the_support(mirrored):
     """The formula from the members' perturbations: zero outside, and else that of all weights."""

@@ -127,6 +127,7 @@ def test_the_channels_of_an_image_are_kept_as_a_whole(convolutional):
     assert found[1].all() and all(leaf.all() for leaf in jax.tree.leaves(mask))
 
 
+@pytest.mark.slow
 def test_the_channels_of_an_image_are_selected_as_a_whole(convolutional):
     """Weights of one channel walk three times as far as phantoms, the others less far."""
     policy, params = convolutional
